@@ -244,6 +244,41 @@ def llama_index() -> None:
     run(python.with_name("mypy"), *package, *users, *files)
 
 
+def torch_requirement(python: Path) -> str:
+    """Return the newest CPU build of torch that pip offers, or else whatever it offers.
+
+    pip looks where it is configured to look, and uv does not read that. On Linux, other builds
+    bring gigabytes for GPUs.
+    """
+    offered = run(python, "-m", "pip", "index", "versions", "torch")
+    build = re.search(r"[\w.]+\+cpu\b", offered)
+    return f"torch=={build[0]}" if build else "torch"
+
+
+@step
+def diffusers() -> None:
+    """The engine `diffusers` on tiny models: its tests, its page's blocks and its types."""
+    python = environment("diffusers", "pip")
+    install = ("-m", "pip", "install", "--quiet", "--no-compile")
+    run(python, *install, torch_requirement(python))
+    require(python, "--editable", ".[diffusers,test]", "mypy", "types-tqdm")
+    # The models are so small that further threads only cost time.
+    one_thread = {"OMP_NUM_THREADS": "1"}
+    pytest = (python, "-m", "pytest", "--quiet", "-n", "2", "--all")
+    run(*pytest, "tests/engines/diffusers", "tests/cli/test_models.py", settings=one_thread)
+    run(*pytest, "tests/docs", "-k", "diffusers", settings=one_thread)
+    package = "langchain_image_variation/engines/diffusers"
+    run(python.with_name("mypy"), package, "tests/engines/diffusers")
+
+
+@step
+def services() -> None:
+    """The requests to fal.ai and Replicate, compared with those of their own SDKs."""
+    needed = ("--editable", ".[pytest]", "fal-client", "replicate", "openai", "pytest-asyncio")
+    python = environment("services", *needed)
+    run(python, "-m", "pytest", "--quiet", "tests/hosted/services/test_sdks.py")
+
+
 @step
 def deepagents() -> None:
     """Agents of deepagents, which takes 190 MB, whose subagents vary an image of their parent."""

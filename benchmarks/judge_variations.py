@@ -5,37 +5,29 @@
     python benchmarks/judge_variations.py agreement
     python benchmarks/judge_variations.py measure
 
-The first command writes sheets of eight numbered pairs, the source on the left and the variation on
-the right, and an empty form. It shows what this judge has not judged yet, in an order that the seed
-shuffles. For each number of the form, fill in:
-
-- intact: 1 if nothing in the variation looks wrong to someone who has not seen the source. The
-  edge of the picture may cut objects, as in any photo, but not what the picture is about.
-- another: 1 if it is another picture of the same thing, as if taken from elsewhere, at another
-  time, or of another arrangement; 0 if it is the same picture, perhaps a little distorted or
-  retouched.
-- faults: letters, if it is not intact:
-
-The second command adds a form to the judgements. The third prints how well the judges agree with
-each other, and the measures with the judges. The fourth measures the judged variations again, which
-is necessary after a change to the measures. Judge without looking at other judgements, and each
-time in another order.
+The first command writes sheets of numbered pairs, an empty form, and instructions for how to fill
+it in. It shows what this judge has not judged yet, in an order that the seed shuffles. The second
+command adds a form to the judgements. The third prints how well the judges agree with each other,
+and the measures with the judges. The fourth measures the judged variations again, which is
+necessary after a change to the measures. Judge without looking at other judgements, and each time
+in another order.
 """
 
 import argparse
 import csv
 import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from quality.judged import FAULTS, JUDGEMENTS, judgements, kappa, majority, variations
-from quality.opinion import Statement, agreement
-from quality.photos import SIDE, source
+from quality.judged import FAULTS, JUDGEMENTS, Judgement, judgements, majority, variations
+from quality.opinion import ANSWERS, Statement, agreement, judges_kappa, mean_kappa_of_judges
+from quality.photos import source
+from quality.sheets import read_form, write_sheets
 from quality.verdict import (
     QUESTIONS,
     Measures,
@@ -45,10 +37,6 @@ from quality.verdict import (
     stored_measures,
 )
 
-PAIRS, COLUMNS = 8, 2
-GAP = 24
-FORM = "form.csv"
-
 KINDS = ("bending and patches", "crop", "composing prototype")
 """How the descriptions of what made the variations start."""
 
@@ -57,7 +45,8 @@ def main() -> int:
     """Run the command that the arguments name."""
     options = _options()
     if options.command == "sheets":
-        write_sheets(options.folder, options.judge, options.seed)
+        chosen = (variations()[item] for item in shuffled(options.judge, options.seed))
+        write_sheets(options.folder, [(source(one.photo), one.pixels) for one in chosen])
     elif options.command == "record":
         record(options.folder, options.judge, options.seed)
     elif options.command == "measure":
@@ -68,29 +57,6 @@ def main() -> int:
     return 0
 
 
-def write_sheets(folder: Path, judge: str, seed: int) -> None:
-    """Write the sheets and an empty form."""
-    folder.mkdir(parents=True, exist_ok=True)
-    order = shuffled(judge, seed)
-    font = ImageFont.load_default(20)
-    width, height = COLUMNS * (2 * SIDE + GAP), PAIRS // COLUMNS * (SIDE + GAP)
-    for start in range(0, len(order), PAIRS):
-        sheet = Image.new("RGB", (width, height), "white")
-        pen = ImageDraw.Draw(sheet)
-        for place, item in enumerate(order[start : start + PAIRS]):
-            variation = variations()[item]
-            left = place % COLUMNS * (2 * SIDE + GAP)
-            top = place // COLUMNS * (SIDE + GAP)
-            pen.text((left, top), f"{start + place + 1}", "black", font)
-            sheet.paste(Image.fromarray(source(variation.photo)), (left, top + GAP))
-            sheet.paste(Image.fromarray(variation.pixels), (left + SIDE + 2, top + GAP))
-        sheet.save(folder / f"sheet-{start // PAIRS + 1:02}.png")
-    with (folder / FORM).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("number", "intact", "another", "faults"))
-        writer.writerows((number + 1, "", "", "") for number in range(len(order)))
-
-
 def record(folder: Path, judge: str, seed: int) -> None:
     """Add the judgements of a form that was filled in for the same judge and seed.
 
@@ -99,33 +65,31 @@ def record(folder: Path, judge: str, seed: int) -> None:
     """
     order = shuffled(judge, seed)
     rows = []
-    with (folder / FORM).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            intact, another, faults = row["intact"], row["another"], row["faults"]
-            if intact not in ("0", "1") or another not in ("0", "1") or set(faults) - set(FAULTS):
-                raise ValueError(f"Number {row['number']} is not filled in properly: {row}")
-            rows.append((judge, order[int(row["number"]) - 1], intact, another, faults))
-    if sorted(row[1] for row in rows) != sorted(order):
-        raise ValueError(f"The form must have the numbers 1 to {len(order)}, each once.")
+    for item, opinion in zip(order, read_form(folder, len(order)), strict=True):
+        faults = "".join(letter for letter in FAULTS if letter in opinion.faults)
+        rows.append((judge, item, int(opinion.intact), int(opinion.another), faults))
     with JUDGEMENTS.open("a", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(sorted(rows))
 
 
 def print_agreement() -> None:
-    """Print how often judges chose each answer, and Cohen's kappa of each two of them."""
+    """Print how often judges gave each answer, and Cohen's kappa of each two of them."""
     by_judge = judgements()
-    print("| judge | intact | another picture |\n|---|---|---|")
+    columns = " | ".join(get_args(Statement))
+    print(f"| judge | {columns} |\n|---|---|---|---|---|")
     for judge, opinions in by_judge.items():
-        number = sum(one.intact for one in opinions.values())
-        print(f"| {judge} | {number} | {sum(one.another for one in opinions.values())} |")
-    most = majority(by_judge)
-    print(f"| majority | {sum(one.intact for one in most)} | {sum(one.another for one in most)} |")
-    print("\n| judges | kappa, intact | kappa, another picture |\n|---|---|---|")
+        print_counts(judge, list(opinions.values()))
+    print_counts("most", majority(by_judge))
+    print(f"\nKappa of each two judges:\n\n| judges | {columns} |\n|---|---|---|---|---|")
     for one, other in itertools.combinations(by_judge, 2):
-        pairs = [(by_judge[one][item], by_judge[other][item]) for item in by_judge[one]]
-        intact = kappa([a.intact for a, _ in pairs], [b.intact for _, b in pairs])
-        another = kappa([a.another for a, _ in pairs], [b.another for _, b in pairs])
-        print(f"| {one}, {other} | {intact:.2f} | {another:.2f} |")
+        kappas = (judges_kappa(one, other, statement) for statement in get_args(Statement))
+        print(f"| {one}, {other} | {' | '.join(f'{value:.2f}' for value in kappas)} |")
+
+
+def print_counts(judge: str, opinions: Sequence[Judgement]) -> None:
+    """Print a row with how often each statement was said."""
+    counts = (sum(ANSWERS[name](one) for one in opinions) for name in get_args(Statement))
+    print(f"| {judge} | {' | '.join(map(str, counts))} |")
 
 
 def print_measures() -> None:
@@ -142,12 +106,13 @@ def print_measures() -> None:
         areas = (auc(values, np.array(column)) for column in answers.values())
         print(f"| {field.name} | {' | '.join(f'{area:.2f}' for area in areas)} |")
     print("\nStatements, each on the variations of a photo from a fit to those of all others:\n")
-    print("| statement | area under the curve | kappa | hits | false alarms | used for bars |")
-    print("|---|---|---|---|---|---|")
+    print("| statement | area under the curve | kappa | kappa of two judges | hits ", end="")
+    print("| false alarms | used for bars |\n|---|---|---|---|---|---|---|")
     for statement in get_args(Statement):
-        one = agreement(statement)
-        rates = f"{one.auc:.2f} | {one.kappa:.2f} | {one.hits:.0%} | {one.false_alarms:.0%}"
-        print(f"| {statement} | {rates} | {'yes' if one.is_enough else 'no'} |")
+        one, bound = agreement(statement), mean_kappa_of_judges(statement)
+        rates = f"{one.kappa:.2f} | {bound:.2f} | {one.hits:.0%} | {one.false_alarms:.0%}"
+        print(f"| {statement} | {one.auc:.2f} | {rates} | {'yes' if one.is_enough else 'no'} |")
+    print("\nThe kappa of two judges shows how clear the question is.")
     print("\nThe same within each kind of variation, as area under the curve and kappa:\n")
     print("| made by | intact | another |\n|---|---|---|")
     for kind in KINDS:
@@ -164,10 +129,8 @@ def shuffled(judge: str, seed: int) -> list[int]:
 
 
 def _options() -> argparse.Namespace:
-    faults = "\n".join(f"  {letter}: {text}" for letter, text in FAULTS.items())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nThe letters of the faults:\n\n{faults}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("sheets", "record"):

@@ -37,6 +37,8 @@ CASES: list[Case] = [
     *(("photo", 512, strength, True, 9) for strength in (0.5, 0.7)),
     *(("photo", 1024, strength, True, 10) for strength in (0.5, 0.85)),
     *(("grain", 256, strength, True, 3) for strength in (0.15, 0.6, 0.9)),
+    *(("stones", 256, strength, True, 7) for strength in (0.7, 0.85, 1.0)),
+    ("stones", 1024, 0.8, False, 8),
     *(("disc", 256, strength, True, 4) for strength in (0.5, 0.7, 1.0)),
     *(("ramp", 256, strength, True, 5) for strength in (0.5, 1.0)),
     *(("dot", 256, strength, True, 6) for strength in (0.5, 1.0)),
@@ -103,6 +105,13 @@ def _source(name: str) -> SquarePNG:
         inside = (x - 128) ** 2 + (y - 100) ** 2 < 6400
         stripes = (x * 5 + y * 3) & 0xFF
         image = np.dstack([255 - stripes, stripes, stripes // 2, np.where(inside, 255, 0)])
+    elif name == "stones":
+        # Round stones in a lattice whose rows are shifted, each with a color and lit from the left.
+        row = y // 16
+        down, across = y % 16 - 8, (x + row * row * 5) % 16 - 8
+        number = row * 37 + (x + row * row * 5) // 16 * 101
+        light = np.maximum(120 - down * down - across * across - 5 * across, 20)
+        image = np.dstack([light * (60 + number * k % 120) // 120 for k in (7, 11, 13)])
     elif name == "ramp":
         image = np.dstack([x, y, (x + y) // 2])
     else:

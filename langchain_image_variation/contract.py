@@ -98,6 +98,11 @@ class CreateImageVariationRequest(BaseModel):
         """The width and height of each variation in pixels."""
         return int(self.size.partition("x")[0])
 
+    @property
+    def named_model(self) -> str | None:
+        """The model that the request names, or None if it leaves the choice to the engine."""
+        return None if self.model == DEFAULT_MODEL else self.model
+
     def to_form(self) -> dict[str, str]:
         """Return the fields of the multipart form, except `image`, in the order of the wire."""
         form = {
@@ -219,6 +224,10 @@ class Image(LenientBody):
         """The seed that made this image, if the engine has seeds. It never goes on the wire."""
         return self._seed
 
+    def set_seed(self, seed: int) -> None:
+        """Keep the seed that made this image."""
+        self._seed = seed
+
     @property
     def failure(self) -> ImageVariationError | None:
         """The error that `read` raises because the file could not be fetched, or None."""
@@ -249,6 +258,15 @@ class Image(LenientBody):
             ImageVariationError: See `read`.
         """
         self.url, self.b64_json = _data_url(self.read()), None
+
+    def use_base64(self) -> None:
+        """Put the file into `b64_json`, whatever the form of the image was.
+
+        Raises:
+            ImageVariationError: See `read`.
+        """
+        self.b64_json, self.url = base64.b64encode(self.read()).decode("ascii"), None
+        self._downloaded = None
 
     def read(self) -> bytes:
         """Return the bytes of the image file. This never sends a request.
@@ -330,7 +348,27 @@ class ImagesResponse(LenientBody):
     size: OptionalText = None
     usage: Annotated[Usage | None, _OrNone] = None
 
+    _model: str | None = PrivateAttr(default=None)
+    _note: str | None = PrivateAttr(default=None)
     _request_id: str | None = PrivateAttr(default=None)
+
+    @property
+    def model(self) -> str | None:
+        """The model that made the images, if the engine names it. It never goes on the wire."""
+        return self._model
+
+    @model.setter
+    def model(self, value: str | None) -> None:
+        self._model = value
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know about the images, or None. It never goes on the wire."""
+        return self._note
+
+    @note.setter
+    def note(self, value: str | None) -> None:
+        self._note = value
 
     @property
     def request_id(self) -> str | None:
@@ -358,6 +396,8 @@ class ImagesResponse(LenientBody):
         *,
         response_format: ResponseFormat,
         seeds: Iterable[int] | None = None,
+        model: str | None = None,
+        note: str | None = None,
     ) -> Self:
         """Make the response of an engine that has no server. A `url` becomes a `data:` URL.
 
@@ -365,6 +405,9 @@ class ImagesResponse(LenientBody):
             pngs: The bytes of each PNG file, in order. `encode_png` makes them from Pillow images.
             response_format: The requested form: `request.response_format`.
             seeds: The seed of each image, if the engine has seeds.
+            model: The model that made the images, if the engine has several.
+            note: A sentence that a person should read with the images, such as "Made at 512x512
+                and enlarged." The tool, `create` and the manifest of a batch show it.
 
         Raises:
             EngineError: If an argument has a wrong type or value, or the numbers of files and seeds
@@ -384,6 +427,9 @@ class ImagesResponse(LenientBody):
                 "from_pngs needs one seed for each file; the number of files is "
                 f"{len(files)}, and of seeds {len(image_seeds)}."
             )
+        for name, text in (("model", model), ("note", note)):
+            if text is not None and not isinstance(text, str):
+                raise EngineError(f"{name} must be a string or None, got {excerpt(text)}.")
         images = []
         for png, seed in zip(files, image_seeds, strict=True):
             if not isinstance(png, bytes):
@@ -397,7 +443,9 @@ class ImagesResponse(LenientBody):
                 image = Image(url=_data_url(png))
             image._seed = seed
             images.append(image)
-        return cls(created=int(time.time()), data=images)
+        response = cls(created=int(time.time()), data=images)
+        response.model, response.note = model, note
+        return response
 
     def to_json(self) -> str:
         """Return the body as the vendor wrote it: indented by two spaces, with a final newline.

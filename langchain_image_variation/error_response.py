@@ -19,13 +19,18 @@ class Error(LenientBody):
     code: OptionalText = None
 
 
+_CODES_IN_DETAIL = ("content_policy_violation",)
+
+
 def _from_validation_error(detail: dict[str, Any]) -> Error:
     """Read an item of `detail`, FastAPI's list of invalid fields."""
     location, message = detail.get("loc"), detail.get("msg")
     field = str(location[-1]) if isinstance(location, list) and location else None
     if field is not None and isinstance(message, str):
         message = f"{field}: {message}"
-    return Error.model_validate({"message": message, "param": field})
+    # fal.ai names its reason in `type`. Other servers have names of pydantic there.
+    code = detail.get("type") if detail.get("type") in _CODES_IN_DETAIL else None
+    return Error.model_validate({"message": message, "param": field, "code": code})
 
 
 class ErrorResponse(LenientBody):

@@ -22,6 +22,7 @@ ImageVariationError
  |    |    +-- EngineTimeoutError   504  the engine's server did not answer in time
  |    +-- EngineResponseError            the engine's server sent an unusable answer
  |    +-- MissingExtraError              an optional package is not installed
+ |    +-- ModelNotDownloadedError        the files of the engine's model are not on this machine
  +-- OutputError                    500  a result cannot be decoded or written
  |    +-- DownloadError                  an image cannot be downloaded
  |         +-- ExpiredURLError      403  the image's signed URL has expired
@@ -53,6 +54,7 @@ __all__ = [
     "InvalidImageError",
     "InvalidRequestError",
     "MissingExtraError",
+    "ModelNotDownloadedError",
     "ModelNotFoundError",
     "NotFoundError",
     "OutputError",
@@ -281,6 +283,12 @@ class MissingExtraError(EngineError, ImportError):
         )
 
 
+class ModelNotDownloadedError(EngineError):
+    """Raised if the files of the engine's model are not on this machine; download them first."""
+
+    default_code = "model_not_downloaded"
+
+
 class OutputError(ImageVariationError):
     """Raised if a result cannot be decoded or a file cannot be written."""
 
@@ -368,9 +376,10 @@ def error_from_wire(
 ) -> ImageVariationError:
     """Return the error for an HTTP error body.
 
-    The class is chosen by `code`, then by `type` and status, then by status alone. Status 408
-    becomes an `EngineTimeoutError`, any other 4xx an `InvalidRequestError`, and any other 5xx an
-    `EngineError`. The error keeps the status, type, code and param of the body.
+    The class is chosen by `code`, then by `type` and status, then by status alone. Status 402
+    becomes a `BillingLimitError`, 408 an `EngineTimeoutError`, any other 4xx an
+    `InvalidRequestError`, and any other 5xx an `EngineError`. The error keeps the status, type,
+    code and param of the body.
 
     Args:
         status_code: The HTTP status.
@@ -404,6 +413,8 @@ def _class_for(
         return ModelNotFoundError
     if code in _ALIASES:
         return _ALIASES[code]
+    if status_code == 402:
+        return BillingLimitError
     if status_code == 408:
         return EngineTimeoutError
     classes = list(_subclasses(ImageVariationError))

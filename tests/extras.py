@@ -11,6 +11,15 @@ from langchain_image_variation.exceptions import MissingExtraError, install_comm
 
 _PACKAGES = {
     "batch": ("pyarrow",),
+    "diffusers": (
+        "accelerate",
+        "diffusers",
+        "huggingface_hub",
+        "psutil",
+        "safetensors",
+        "torch",
+        "transformers",
+    ),
     "fsspec": ("fsspec",),
     "heif": ("pillow_heif",),
     "langchain": ("langchain", "langgraph"),

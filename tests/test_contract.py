@@ -1,5 +1,6 @@
 import base64
 import json
+import pickle
 import tracemalloc
 from typing import Any
 
@@ -142,6 +143,33 @@ def test_from_pngs_supports_both_forms(response_format: Any) -> None:
     assert [image.seed for image in response.data] == [7, 8]
     forms = [(image.url is None, image.b64_json is None) for image in response.data]
     assert forms == [(response_format == "b64_json", response_format == "url")] * 2
+
+
+def test_model_and_note_stay_off_the_wire() -> None:
+    """A response keeps the engine's model and note in copies and pickles, but not in its JSON."""
+    response = ImagesResponse.from_pngs(
+        [b"x"], response_format="b64_json", model="small", note="Made at 512x512 and enlarged."
+    )
+    for copy in (response, response.model_copy(), pickle.loads(pickle.dumps(response))):
+        assert (copy.model, copy.note) == ("small", "Made at 512x512 and enlarged.")
+    assert list(json.loads(response.to_json())) == ["created", "data"]
+    read_back = ImagesResponse.from_json(response.to_json())
+    assert (read_back.model, read_back.note) == (None, None)
+
+
+def test_an_answer_that_names_a_model() -> None:
+    """A server's own keys `model` and `note` are kept, but are not an engine's."""
+    response = ImagesResponse.from_content({"created": 1, "data": [], "model": "x", "note": 7})
+    assert response.model_extra == {"model": "x", "note": 7}
+    assert (response.model, response.note) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["model", "note"])
+def test_from_pngs_takes_texts_only(name: str) -> None:
+    """A model or a note that is not a string is an error that names it."""
+    options: Any = {name: 7}
+    with pytest.raises(EngineError, match=f"{name} must be a string or None, got 7"):
+        ImagesResponse.from_pngs([b"x"], response_format="url", **options)
 
 
 def test_writes_json_as_the_vendor_did() -> None:

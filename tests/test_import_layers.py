@@ -20,7 +20,22 @@ ROOMS = {
     "images": (2, {"PIL", "numpy", "pillow_heif"}),
     "contract": (3, {"pydantic", "pydantic_core"}),
     "source": (3, {"PIL"}),
-    "engines": (4, {"PIL", "numpy"}),
+    "engines": (
+        4,
+        {
+            *(
+                "PIL",
+                "accelerate",
+                "diffusers",
+                "huggingface_hub",
+                "numpy",
+                "psutil",
+                "torch",
+                "tqdm",
+            ),
+            "transformers",
+        },
+    ),
     "error_response": (4, {"pydantic_core"}),
     "output": (4, {"PIL"}),
     "agents": (

@@ -4,9 +4,10 @@
   that repeats its border, so that no color bleeds into its neighbor. The file keeps pixels because
   the engines that made them change.
 - variations.json: in the same order, the photo or drawing of each, and what made it.
-- judgements.csv: what the judges said. Judges a, b and c are one vision model that looked at the
-  sheets three times, each time in another order, and as c with a stricter eye. So they agree more
-  than three people would. To add another judge, see `judge_variations.py`.
+- judgements.csv: what the judges said. All are vision models. Judges a, b and c are one that looked
+  at the sheets three times, each time in another order, and as c with a stricter eye. So they agree
+  more than three people would. Judges d and e had seen only the sheets and the instructions. To add
+  another judge, see `judge_variations.py`.
 """
 
 import csv
@@ -97,7 +98,7 @@ def judgements() -> dict[str, dict[int, Judgement]]:
 def majority(by_judge: dict[str, dict[int, Judgement]]) -> list[Judgement]:
     """Return what most judges say of each variation. A fault counts if most judges name it."""
     result = []
-    for item in range(len(variations())):
+    for item in sorted(next(iter(by_judge.values()))):
         opinions = [one[item] for one in by_judge.values()]
         faults = (
             fault for fault in FAULTS if median(fault in one.faults for one in opinions) > 0.5

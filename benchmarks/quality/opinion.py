@@ -1,5 +1,6 @@
 """What judges would say of a variation, how far that can be trusted, and bars for it."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,19 @@ from quality.judged import Judgement, judgements, kappa, majority, variations
 from quality.photos import Bytes
 from quality.verdict import auc, cross_validate, fitted, measure
 
-__all__ = ["BARS", "HIGH", "Agreement", "Bar", "Opinion", "Statement", "agreement", "opinion"]
+__all__ = [
+    "ANSWERS",
+    "BARS",
+    "HIGH",
+    "Agreement",
+    "Bar",
+    "Opinion",
+    "Statement",
+    "agreement",
+    "judges_kappa",
+    "mean_kappa_of_judges",
+    "opinion",
+]
 
 Statement = Literal["intact", "another", "accepted", "edge_cuts"]
 
@@ -94,7 +107,7 @@ BARS = (
     Bar(at_default=False, statement="intact", least=0.75),
 )
 
-_ANSWERS: dict[Statement, Callable[[Judgement], bool]] = {
+ANSWERS: dict[Statement, Callable[[Judgement], bool]] = {
     "intact": lambda judgement: judgement.intact,
     "another": lambda judgement: judgement.another,
     "accepted": lambda judgement: judgement.intact and judgement.another,
@@ -129,7 +142,7 @@ def agreement(statement: Statement, made: str = "") -> Agreement:
     """
     chosen = np.array([variation.made.startswith(made) for variation in variations()])
     scores = _scores(statement)[chosen]
-    answers = np.array([_ANSWERS[statement](one) for one in majority(judgements())])[chosen]
+    answers = np.array([ANSWERS[statement](one) for one in majority(judgements())])[chosen]
     says = scores > 0
     return Agreement(
         auc=auc(scores, answers),
@@ -137,6 +150,24 @@ def agreement(statement: Statement, made: str = "") -> Agreement:
         hits=float(says[answers].mean()),
         false_alarms=float(says[~answers].mean()),
     )
+
+
+def judges_kappa(one: str, other: str, statement: Statement) -> float:
+    """Return Cohen's kappa of two judges."""
+    first, second = judgements()[one], judgements()[other]
+    answer = ANSWERS[statement]
+    return kappa([answer(first[k]) for k in first], [answer(second[k]) for k in first])
+
+
+@cache
+def mean_kappa_of_judges(statement: Statement) -> float:
+    """Return the mean kappa of two judges who worked independently.
+
+    Judges a, b and c are one who looked three times, so a alone stands for them.
+    """
+    independent = [judge for judge in judgements() if judge not in ("b", "c")]
+    pairs = itertools.combinations(independent, 2)
+    return float(np.mean([judges_kappa(one, other, statement) for one, other in pairs]))
 
 
 def _scores(statement: Statement) -> NDArray[np.float64]:

@@ -35,6 +35,12 @@ _SURE = 0.06
 _APART = 6
 """Displacements that differ by this many pixels, at half size, are apart."""
 
+_ELSEWHERE = 10
+"""A patch is elsewhere if it is more than this many pixels away, at half size."""
+
+_UNLIKE, _ALIKE = 0.55, 0.9
+"""Correlations with the most similar patch elsewhere, between which uniqueness falls to 0."""
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -48,6 +54,8 @@ class Pieces:
     """Of the source: what is there twice."""
     missing_share: float
     """Of the source, inside the frame: what is not there at all."""
+    unique_share: float
+    """Of the source, inside the frame: what looks like nothing else in it. Textures have little."""
 
 
 def pieces(registration: Registration) -> Pieces:
@@ -96,6 +104,7 @@ def pieces(registration: Registration) -> Pieces:
         torn_share=float(query_weight[is_torn.reshape(-1)].sum()) / total,
         doubled_share=float(key_weight[is_doubled].sum()) / source_total,
         missing_share=float(key_weight[is_missing].sum()) / source_total,
+        unique_share=float((key_weight * _uniqueness(keys, count)).sum()) / source_total,
     )
 
 
@@ -116,6 +125,24 @@ def _copies(
     spread = sums[3] / number - (sums[1] / number) ** 2 - (sums[2] / number) ** 2
     is_doubled = (np.sqrt(np.maximum(spread, 0)) > _APART) & (sums[0] > 0.6)
     return is_doubled.reshape(-1), (sums[0] < 0.1).reshape(-1)
+
+
+def _uniqueness(keys: Floats, count: int) -> Floats:
+    """Return how little each patch of the source resembles patches elsewhere, 0 to 1."""
+    y, x = np.divmod(np.arange(count * count), count)
+    # Every fourth patch is enough: neighbors resemble each other.
+    others = np.flatnonzero((y % 2 == 0) & (x % 2 == 0))
+    best = np.empty(count * count, dtype=np.float32)
+    for start in range(0, len(best), 1024):
+        part = slice(start, start + 1024)
+        match = keys[part] @ keys[others].T
+        is_near = (np.abs(y[part, None] - y[others]) <= _ELSEWHERE) & (
+            np.abs(x[part, None] - x[others]) <= _ELSEWHERE
+        )
+        match[is_near] = -1
+        best[part] = match.max(axis=1)
+    unlike = np.clip((_ALIKE - best) / (_ALIKE - _UNLIKE), 0, 1)
+    return box_mean(unlike.reshape(count, count), 2).reshape(-1)
 
 
 def _importance(registration: Registration) -> tuple[Floats, Floats]:

@@ -54,7 +54,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measures:
-    """All measures of one variation. 0 is the same as the source, for each."""
+    """All measures of one variation. 0 is the same as the source, except for `unique_share`."""
 
     bend: float
     """How far straight lines and ellipses are bent, as mean by length, in pixels."""
@@ -68,6 +68,7 @@ class Measures:
     torn_share: float
     doubled_share: float
     missing_share: float
+    unique_share: float
     cut_length: float
     lost_share: float
     mirrored_text: float
@@ -91,7 +92,7 @@ class Question:
 
 QUESTIONS = {
     "damaged": Question(
-        ("torn_share", "doubled_share", "bend", "deviation", "turn"),
+        ("arrangement", "unique_share", "bend", "deviation"),
         lambda judgement: bool(judgement.faults - {"x"}),
     ),
     "edge cuts": Question(("cut_length", "lost_share"), lambda judgement: "x" in judgement.faults),
@@ -103,16 +104,13 @@ QUESTIONS = {
 _FLOORS = {
     "bend": 0.1,
     "deviation": 0.3,
-    "turn": 0.5,
-    "torn_share": 0.01,
-    "doubled_share": 0.03,
     "cut_length": 0.03,
     "lost_share": 0.05,
     "framing": 0.02,
     "light": 0.02,
     "arrangement": 0.005,
 }
-"""Added before the logarithm: a measure far below this does not matter. `side` is used as it is."""
+"""Added before the logarithm: a measure far below this does not matter. Others have none."""
 
 
 def measure(source: Bytes, variation: Bytes) -> Measures:

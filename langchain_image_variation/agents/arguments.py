@@ -12,6 +12,8 @@ __all__ = [
     "TOOL_DESCRIPTION",
     "TOOL_NAME",
     "ImageVariationArguments",
+    "Strength",
+    "StrengthArguments",
     "bounded_arguments",
     "check_n",
     "explain_errors",
@@ -55,12 +57,38 @@ class ImageVariationArguments(BaseModel):
     )
 
 
+def _drop_default(schema: dict[str, Any]) -> None:
+    # Some services refuse a null in a schema. A model leaves the argument out instead.
+    schema.pop("default", None)
+
+
+_STRENGTH = Field(
+    default=None,
+    ge=0,
+    le=1,
+    allow_inf_nan=False,
+    description="How much to change the image, from 0 (almost a copy) to 1 (very different). Leave "
+    "it out unless the user wants smaller or larger changes.",
+    json_schema_extra=_drop_default,
+)
+
+Strength = Annotated[float | None, _STRENGTH]
+"""How much a model wants to change an image. None is the engine's own strength."""
+
+
+class StrengthArguments(ImageVariationArguments):
+    """The arguments that a model sees if it may choose the strength."""
+
+    strength: Strength = None
+
+
 @lru_cache(maxsize=32)
 def bounded_arguments(
     *,
     max_n: int = MAX_N,
     with_size: bool = True,
     keeps_shape: bool = False,
+    with_strength: bool = False,
     name: str = TOOL_NAME,
     description: str = TOOL_DESCRIPTION,
 ) -> type[BaseModel]:
@@ -69,6 +97,7 @@ def bounded_arguments(
     Args:
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
+        with_strength: Whether the model chooses the strength.
         keeps_shape: Whether variations have the shape of their source instead of being square.
         name: The name of the tool.
         description: The description of the tool.
@@ -83,12 +112,15 @@ def bounded_arguments(
         if keeps_shape:
             size = Field(default=size.default, description=_LARGEST_SIZE)
         fields["size"] = (Size, size)
+    if with_strength:
+        fields["strength"] = (float, _STRENGTH)
     return create_model(name, __doc__=description, **fields)
 
 
 _RULES = {
     "image": "must be a string: 'latest', the name of an image, or a relative path",
     "size": f"must be one of {', '.join(SIZES)}",
+    "strength": "must be a number from 0 to 1",
     "model": "must be a string",
     "response_format": "must be 'url' or 'b64_json'",
     "user": "must be a string",
@@ -109,7 +141,13 @@ def check_n(n: int, max_n: int) -> None:
         raise ToolCallError(_correction([f"n {_n_rule(max_n)}, got {n}"]), param="n")
 
 
-def explain_errors(errors: list[Any], *, max_n: int = MAX_N, with_size: bool = True) -> str:
+def explain_errors(
+    errors: list[Any],
+    *,
+    max_n: int = MAX_N,
+    with_size: bool = True,
+    with_strength: bool = False,
+) -> str:
     """Return text that helps a model to correct its arguments.
 
     No long value is repeated: it may be a whole image in base64.
@@ -118,11 +156,15 @@ def explain_errors(errors: list[Any], *, max_n: int = MAX_N, with_size: bool = T
         errors: The `errors()` of a pydantic `ValidationError`.
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
+        with_strength: Whether the model chooses the strength.
     """
     rules = {**_RULES, "n": _n_rule(max_n)}
-    argument_names = ["image", "n", "size"] if with_size else ["image", "n"]
-    if not with_size:
-        del rules["size"]
+    argument_names = ["image", "n"]
+    for name, is_argument in (("size", with_size), ("strength", with_strength)):
+        if is_argument:
+            argument_names.append(name)
+        else:
+            del rules[name]
     explanations, unknown_names = [], []
     for error in errors[:_MAX_EXPLAINED]:
         name = str(error["loc"][0]) if error["loc"] else ""

@@ -1,8 +1,8 @@
 """`ResultCache`: answers a call with the results of an earlier, equal call.
 
 Two calls are equal if they have the same pixels (8 bits per sample, as the engine receives them),
-the same inset to cut the images back to, if any, and the same `n`, `size`, `model` and engine,
-including its version and settings (see `engine_fingerprint`).
+the same inset to cut the images back to, if any, and the same `n`, `size`, `strength` (if the model
+chose one), `model` and engine, including its version and settings (see `engine_fingerprint`).
 These do not count: `user`, `response_format`, the name of the image, how its file is compressed,
 and the conversation.
 
@@ -21,9 +21,9 @@ For a security review:
   so. A conversation can therefore find out that an image it has was varied here before. If you
   cannot accept that, give each tenant a separate `output_dir`, or leave the cache off.
 - A record contains the paths of results, which begin with the scope of the conversation that made
-  them, and their hashes. It contains no image, setting, key or user. Its name is a hash that
-  reveals nothing about the call. Records take about 1 kB each, and stay until their folder is
-  deleted.
+  them, their hashes, and the model and the note that the engine gave them. It contains no image,
+  key, user or other setting. Its name is a hash that reveals nothing about the call. Records take
+  about 1 kB each, and stay until their folder is deleted.
 - Records are not trusted. Their paths lead only to results, and an image is used only if its hash
   matches. Anyone who can write to `output_dir` can add both, and so choose the answer to a call. Do
   not let others write to it.
@@ -59,6 +59,8 @@ class _CachedImage(BaseModel):
 class _Record(BaseModel):
     created: int | None
     images: Annotated[list[_CachedImage], Field(max_length=MAX_N)]
+    model: str | None = None
+    note: str | None = None
 
 
 class ResultCache:
@@ -99,6 +101,8 @@ class ResultCache:
             pngs,
             response_format=request.response_format,
             seeds=seeds if len(seeds) == len(pngs) else None,
+            model=record.model or request.named_model,
+            note=record.note,
         )
         response.created = record.created
         return response
@@ -108,7 +112,7 @@ class ResultCache:
         request: CreateImageVariationRequest,
         inset: Inset | None,
         saved_images: list[tuple[str, PlacedImage]],
-        created: int | None,
+        response: ImagesResponse,
     ) -> None:
         """Remember the results of a request, if the record can be written.
 
@@ -116,13 +120,18 @@ class ResultCache:
             request: The request.
             inset: The inset of its source.
             saved_images: What `Results.save` returned.
-            created: When the response was made, in seconds since 1970.
+            response: The response that they come from.
         """
         images = [
             _CachedImage(path=path, sha256=image.sha256, seed=image.seed)
             for path, image in saved_images
         ]
-        record = _Record(created=created, images=images).model_dump_json()
+        record = _Record(
+            created=response.created,
+            images=images,
+            model=None if response.model == request.named_model else response.model,
+            note=response.note,
+        ).model_dump_json(exclude_defaults=True)
         # The results are saved already, so nothing is lost without a record.
         with suppress(ImageVariationError):
             self._results.write_record(self._record_name(request, inset), record.encode())

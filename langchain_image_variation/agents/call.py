@@ -15,7 +15,11 @@ from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
-from langchain_image_variation.agents.arguments import ImageVariationArguments, check_n
+from langchain_image_variation.agents.arguments import (
+    ImageVariationArguments,
+    StrengthArguments,
+    check_n,
+)
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
@@ -28,11 +32,18 @@ from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import Progress, ProgressListener
-from langchain_image_variation.engines.fingerprint import engine_fingerprint
+from langchain_image_variation.engines.fingerprint import digest, engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
-from langchain_image_variation.engines.traits import engine_base_url, engine_max_n
+from langchain_image_variation.engines.traits import (
+    engine_base_url,
+    engine_max_n,
+    engine_variation_kind,
+    request_options,
+    with_options,
+)
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     RateLimitError,
@@ -81,9 +92,10 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             be opened.
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
-        InvalidRequestError: If `cache` is on and the engine has no fingerprint, or if
+        InvalidRequestError: If `cache` is on and the engine has no fingerprint, if
+            `expose_strength` is on and requests cannot set the engine's strength, or if
             `storage_options` are set and `output_dir` is a folder.
-        EngineError: If the `max_n` of the engine is not a whole number from 1.
+        EngineError: If the `max_n` or the `variation_kind` of the engine has a wrong value.
     """
     if settings.storage_options and not is_url(settings.output_dir):
         raise InvalidRequestError(
@@ -92,9 +104,17 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             param="storage_options",
         )
     results, engine = open_results(settings, None), engines.get(settings.engine)
-    # It raises an error if the trait has a wrong value.
+    # They raise an error if the trait has a wrong value.
     engine_max_n(engine)
-    if settings.cache and _open_cache(settings, engine, results) is None:
+    engine_variation_kind(engine)
+    if settings.expose_strength and "strength" not in request_options(engine):
+        raise InvalidRequestError(
+            "expose_strength needs an engine whose strength a request can set. "
+            f"{type(engine).__name__} has no with_options(strength=...): choose another engine, "
+            "such as 'local', or leave expose_strength out.",
+            param="expose_strength",
+        )
+    if settings.cache and _open_cache(settings, engine, results, None) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
             f"{type(engine).__name__} has no fingerprint: add one, or turn cache off.",
@@ -225,6 +245,8 @@ class _Call:
     label: str
     """What the image is called in the text for the model."""
     source: Source
+    strength: float | None
+    """The strength that the model chose, or None for that of the engine."""
     request: CreateImageVariationRequest
     results: Results
     cache: ResultCache | None
@@ -265,13 +287,15 @@ def _prepare(
             **{name: value for name, value in fields.items() if value is not None},
         }
     )
-    cache = _open_cache(settings, engine, results)
+    strength = arguments.strength if isinstance(arguments, StrengthArguments) else None
+    cache = _open_cache(settings, engine, results, strength)
     return _Call(
         settings=settings,
-        engine=engine,
+        engine=with_options(engine, {} if strength is None else {"strength": strength}),
         arguments=arguments,
         label=label,
         source=source,
+        strength=strength,
         request=request,
         results=results,
         cache=cache,
@@ -289,11 +313,22 @@ def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
     return f"{results.path_prefix}{path}" if is_result else image
 
 
-def _open_cache(settings: ToolSettings, engine: Engine, results: Results) -> ResultCache | None:
-    """Return the cache, or None if it is off or the engine has no fingerprint."""
+def _open_cache(
+    settings: ToolSettings, engine: Engine, results: Results, strength: float | None
+) -> ResultCache | None:
+    """Return the cache, or None if it is off or the engine has no fingerprint.
+
+    Args:
+        settings: The settings of the tool.
+        engine: The engine, with its own strength.
+        results: Where results are saved.
+        strength: The strength that the model chose, if any.
+    """
     if not settings.cache:
         return None
     fingerprint = engine_fingerprint(engine, by_name=isinstance(settings.engine, str))
+    if fingerprint is not None and strength is not None:
+        fingerprint = digest(engine=fingerprint, strength=strength)
     return None if fingerprint is None else ResultCache(results, fingerprint)
 
 
@@ -304,8 +339,10 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         response = cut_back(response, call.source)
     saved_images = call.results.save(response, name=call.source.name)
     if call.cache is not None and not is_cached:
-        call.cache.add(call.request, call.source.inset, saved_images, response.created)
+        call.cache.add(call.request, call.source.inset, saved_images, response)
     engine = call.settings.engine
+    if not isinstance(engine, str) or engine == AUTO:
+        engine = engine_name(call.engine)
     images: list[dict[str, Any]] = [
         {
             "handle": PurePosixPath(path).stem,
@@ -314,16 +351,22 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             "width": image.width,
             "height": image.height,
             "seed": image.seed,
-            "engine": engine if isinstance(engine, str) else engine_name(engine),
+            "engine": engine,
+            "model": response.model,
             "created": response.created,
         }
         for path, image in saved_images
     ]
+    if call.strength is not None:
+        for item in images:
+            item["strength"] = call.strength
     if (public_url := call.settings.public_url) is not None:
         prefix = call.results.path_prefix
         for item in images:
             item["url"] = result_url(public_url, item["path"].removeprefix(prefix))
     artifact: dict[str, Any] = {"images": images}
+    if response.note:
+        artifact["note"] = response.note
     usage = usage_metadata(response)
     if usage is not None:
         artifact["usage_metadata"] = usage
@@ -332,10 +375,10 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     thumbnail = None
     if call.settings.thumbnail:
         thumbnail = ContactSheet.thumbnail(call.source, response)
-    return CallResult(_content(call, images, is_cached=is_cached), artifact, thumbnail)
+    return CallResult(_content(call, response, images), artifact, thumbnail)
 
 
-def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> str:
+def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]) -> str:
     """Return the text for the model."""
     sentences = [
         announce_results(
@@ -346,10 +389,12 @@ def _content(call: _Call, images: list[dict[str, Any]], *, is_cached: bool) -> s
             urls=None if call.settings.public_url is None else [image["url"] for image in images],
         )
     ]
-    if is_cached:
+    kind = engine_variation_kind(call.engine)
+    if kind is not None:
+        sentences.append(f"Kind of variation: {kind}.")
+    if call.cached_response is not None:
         sentences.append("The same call was made before, with the same result.")
-    if call.source.note:
-        sentences.append(call.source.note)
+    sentences += filter(None, (call.source.note, response.note))
     return " ".join(sentences)
 
 

@@ -87,7 +87,8 @@ class ToolSettings(BaseModel):
     engine: Annotated[
         str | VariationEngine | AsyncVariationEngine, BeforeValidator(_check_engine)
     ] = "local"
-    """An engine, or the name of an installed one."""
+    """An engine, or the name of an installed one. "auto" means the best one that is usable when
+    the tool is made."""
     root_dir: str | os.PathLike[str] = "."
     """The folder with the images that the model may use. The default is the working directory."""
     output_dir: str | os.PathLike[str] = Field(default="variations", repr=False)
@@ -122,6 +123,10 @@ class ToolSettings(BaseModel):
     gone. The default is no limit."""
     fixed_size: Size | None = None
     """The size of every variation. If it is set, the model cannot choose one."""
+    expose_strength: bool = False
+    """Whether the model may choose how much to change an image, from 0 to 1, with the argument
+    `strength`. The engine needs `with_options(strength=...)`, as `local` has. If the model leaves
+    the argument out, the engine's own strength counts."""
     fit: Fit = "crop"
     """What to do with an image that is not a square PNG under 4 MB; see `load_source`. With "keep",
     results have the shape of their source, and the requested size is the longer side."""

@@ -33,6 +33,7 @@ from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
     ImageVariationArguments,
+    StrengthArguments,
     bounded_arguments,
     explain_errors,
 )
@@ -81,6 +82,10 @@ class ImageVariationInput(ImageVariationArguments):
     ] = Field(default=None, repr=False, description="Injected by an agent; not for others.")
 
 
+class ImageVariationStrengthInput(ImageVariationInput, StrengthArguments):
+    """The arguments of a tool with `expose_strength`: the model also sees `strength`."""
+
+
 class ImageVariationTool(BaseTool, ToolSettings):
     """Makes variations of an image in the conversation or under `root_dir`.
 
@@ -89,8 +94,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
 
     - `images` has an object per image, with `handle`, `path` (relative to `root_dir`, or to
       `output_dir` if that is a URL), `sha256`, `width` and `height` in pixels, `seed`, `engine`
-      (the name under which it is installed, or else the name of its class), and `created` in
-      seconds since 1970. With `public_url`, it also has `url`.
+      (the name under which it is installed, or else the name of its class), `model` (if the engine
+      names it), and `created` in seconds since 1970. With `public_url`, it also has `url`. If the
+      model chose a `strength`, it has that too.
+    - `note` is what a person should know about the images, if the engine has something to say.
     - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
     - `cached` is true if the images are those of an earlier call; see `cache`.
 
@@ -127,23 +134,29 @@ class ImageVariationTool(BaseTool, ToolSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_settings(self, self._engines)
+        if self.expose_strength and self.args_schema is ImageVariationInput:
+            self.args_schema = ImageVariationStrengthInput
         if self.handle_validation_error is _explain:
             # Name the limit and the arguments of this tool.
             self.handle_validation_error = partial(
-                _explain, max_n=largest_n(self, self._engines), with_size=self.fixed_size is None
+                _explain,
+                max_n=largest_n(self, self._engines),
+                with_size=self.fixed_size is None,
+                with_strength=self.expose_strength,
             )
         return self
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
         """The schema that a model sees, within the limits of the settings."""
-        if self.args_schema is not ImageVariationInput:
+        if self.args_schema not in (ImageVariationInput, ImageVariationStrengthInput):
             return super().tool_call_schema
         return bounded_arguments(
             name=self.name,
             description=self.description,
             max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
+            with_strength=self.expose_strength,
             keeps_shape=self.fit == "keep",
         )
 
@@ -216,9 +229,10 @@ def _split_arguments(
     image: str, others: dict[str, Any]
 ) -> tuple[ImageVariationArguments, dict[str, Any]]:
     """Return the arguments from the model, and the other fields of the request."""
-    from_model = {name: others[name] for name in ("n", "size") if name in others}
+    from_model = {name: others[name] for name in ("n", "size", "strength") if name in others}
     fields = {name: value for name, value in others.items() if name not in from_model}
-    return ImageVariationArguments(image=image, **from_model), fields
+    arguments_class = StrengthArguments if "strength" in from_model else ImageVariationArguments
+    return arguments_class(image=image, **from_model), fields
 
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
@@ -283,6 +297,12 @@ async def _event_listener_async(
 
 
 def _explain(
-    error: ValidationError | ValidationErrorV1, *, max_n: int = MAX_N, with_size: bool = True
+    error: ValidationError | ValidationErrorV1,
+    *,
+    max_n: int = MAX_N,
+    with_size: bool = True,
+    with_strength: bool = False,
 ) -> str:
-    return explain_errors(error.errors(), max_n=max_n, with_size=with_size)
+    return explain_errors(
+        error.errors(), max_n=max_n, with_size=with_size, with_strength=with_strength
+    )

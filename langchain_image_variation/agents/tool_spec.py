@@ -11,6 +11,7 @@ from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
     ImageVariationArguments,
+    StrengthArguments,
     bounded_arguments,
     explain_errors,
 )
@@ -199,17 +200,22 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         schema = bounded_arguments(
             max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
+            with_strength=self.expose_strength,
             keeps_shape=self.fit == "keep",
         )
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
     def _validate(self, arguments: dict[str, object]) -> ImageVariationArguments:
+        has_strength = self.expose_strength
+        arguments_class = StrengthArguments if has_strength else ImageVariationArguments
         try:
-            return ImageVariationArguments.model_validate(arguments)
+            return arguments_class.model_validate(arguments)
         except ValidationError as error:
-            with_size = self.fixed_size is None
             text = explain_errors(
-                error.errors(), max_n=largest_n(self, self._engines), with_size=with_size
+                error.errors(),
+                max_n=largest_n(self, self._engines),
+                with_size=self.fixed_size is None,
+                with_strength=has_strength,
             )
             raise ToolCallError(text) from None
 

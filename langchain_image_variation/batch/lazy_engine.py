@@ -8,29 +8,43 @@ from typing import Any
 
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.loading import engine_version, load_engine_class, make_engine
-from langchain_image_variation.engines.traits import close_engine, engine_options
+from langchain_image_variation.engines.traits import (
+    close_engine,
+    engine_options,
+    has_devices,
+    request_options,
+    with_options,
+)
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["LazyEngine"]
 
 _IRRELEVANT_OPTIONS = {
     "api_key",
+    "batch",
+    "cache_dir",
     "deadline",
+    "device",
+    "download",
+    "max_billed_calls",
     "max_retries",
+    "offload",
     "organization",
     "project",
     "resend_lost",
     "threads",
     "timeout",
+    "token",
 }
-"""Engine options that do not affect the images."""
+"""Engine options that do not affect the images, except for rounding on another device."""
 
 
 class LazyEngine:
     """An engine that is created on first use, and again for each seed. It is thread-safe.
 
     An engine with the option `threads` gets one thread unless `options` says otherwise, since
-    a batch already runs one process per processor.
+    a batch already runs one process per processor. An engine with `devices` keeps its own default:
+    its process runs nothing else.
 
     Args:
         name: The name of the engine.
@@ -47,6 +61,8 @@ class LazyEngine:
         self._engine: VariationEngine | None = None
         self.options_json = _dump_relevant(self.options)
         """The options that affect the images, as JSON with sorted keys."""
+        self.device: str | None = None
+        """The device to compute on. It replaces the option `device`."""
 
     @cached_property
     def version(self) -> str:
@@ -81,13 +97,20 @@ class LazyEngine:
         """
         options = {"seed": seed, "strength": strength}
         overrides = {name: value for name, value in options.items() if value is not None}
-        return self._make(overrides) if overrides else self.load()
+        if not overrides:
+            return self.load()
+        shared = self.load()
+        if set(overrides) <= set(request_options(shared)):
+            # A copy shares the connections, and the count of billed calls.
+            copy: VariationEngine = with_options(shared, overrides)
+            return copy
+        return self._make(overrides)
 
     def release(self, engine: VariationEngine) -> None:
-        """Close an engine from `with_options`, unless it is the shared one."""
+        """Close an engine from `with_options`, unless it shares what `close` would release."""
         with self._lock:
             is_shared = engine is self._engine
-        if not is_shared:
+        if not is_shared and not request_options(engine):
             close_engine(engine)
 
     def close(self) -> None:
@@ -109,8 +132,12 @@ class LazyEngine:
         return load_engine_class(self.name)
 
     def _make(self, overrides: Mapping[str, object]) -> VariationEngine:
-        threads = {"threads": 1} if "threads" in engine_options(self._class) else {}
-        return make_engine(self.name, self._class, {**threads, **self.options, **overrides})
+        defaults: dict[str, object] = {}
+        if "threads" in engine_options(self._class) and not has_devices(self._class):
+            defaults["threads"] = 1
+        device = {} if self.device is None else {"device": self.device}
+        options = {**defaults, **self.options, **device, **overrides}
+        return make_engine(self.name, self._class, options)
 
 
 def _dump_relevant(options: Mapping[str, object]) -> str:

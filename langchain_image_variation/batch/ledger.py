@@ -32,7 +32,9 @@ CREATE TABLE IF NOT EXISTS outputs (
     image_id TEXT NOT NULL,
     output_sha256 TEXT NOT NULL,
     seed INTEGER,
-    milliseconds REAL
+    milliseconds REAL,
+    model TEXT,
+    note TEXT
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS image_ids ON outputs (image_id);
 CREATE TABLE IF NOT EXISTS rows (
@@ -50,7 +52,7 @@ CREATE TABLE IF NOT EXISTS rows (
     PRIMARY KEY (position, "index")
 ) WITHOUT ROWID;
 """
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _ROWS_PER_QUERY = 1000
 """How many rows one query reads, so that a manifest of millions of rows needs little memory."""
 
@@ -62,6 +64,8 @@ class RecordedImage:
     output_path: str
     output_sha256: str
     seed: int | None
+    model: str | None
+    note: str | None
 
 
 class Ledger:
@@ -143,7 +147,7 @@ class Ledger:
 
     def _select_images(self, column: str, values: Sequence[str]) -> list[RecordedImage]:
         query = (
-            "SELECT output_path, output_sha256, seed FROM outputs "
+            "SELECT output_path, output_sha256, seed, model, note FROM outputs "
             f"WHERE {column} IN ({', '.join('?' * len(values))}) ORDER BY output_path"
         )
         with self._connection.borrow() as connection:
@@ -313,9 +317,12 @@ class _SharedConnection:
 
 
 _UPSERT_IMAGE = """
-INSERT INTO outputs VALUES (:output_path, :image_id, :output_sha256, :seed, :milliseconds)
+INSERT INTO outputs VALUES (:output_path, :image_id, :output_sha256, :seed, :milliseconds, :model,
+    :note)
 ON CONFLICT (output_path) DO UPDATE SET output_sha256 = excluded.output_sha256,
-    milliseconds = COALESCE(excluded.milliseconds, milliseconds)
+    milliseconds = COALESCE(excluded.milliseconds, milliseconds),
+    model = COALESCE(excluded.model, model),
+    note = COALESCE(excluded.note, note)
 """
 _INSERT_ROW = """
 INSERT INTO rows VALUES (:position, :index, :run, :source_path, :source_sha256, :engine,
@@ -323,8 +330,8 @@ INSERT INTO rows VALUES (:position, :index, :run, :source_path, :source_sha256, 
 """
 _SELECT_PAGE = """
 SELECT position, "index",
-    source_path, source_sha256, NULLIF("index", 0), seed, engine, engine_version, size,
-    output_path, output_sha256, milliseconds, error
+    source_path, source_sha256, NULLIF("index", 0), seed, engine, engine_version, model, size,
+    output_path, output_sha256, milliseconds, note, error
 FROM rows LEFT JOIN outputs USING (output_path)
 WHERE (position, "index") > (?, ?)
 ORDER BY position, "index"

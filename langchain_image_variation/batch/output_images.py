@@ -31,6 +31,10 @@ class OutputImage:
     """The SHA-256 of its bytes, in hex."""
     milliseconds: float | None
     """The engine's time for it, or None if an earlier run made it."""
+    model: str | None = None
+    """The model that made it, if the engine names it and this run made it."""
+    note: str | None = None
+    """What the engine says about it, if this run made it."""
 
 
 class OutputImages:
@@ -124,7 +128,9 @@ class OutputImages:
         share = round(milliseconds / len(positions), 1)
         for position, png in pngs.items():
             digest = hashlib.sha256(png).hexdigest()
-            self.images[position] = OutputImage(self._paths[position], digest, share)
+            self.images[position] = OutputImage(
+                self._paths[position], digest, share, response.model, response.note
+            )
 
     def _load_source(self) -> Source:
         """Return the source. The first call converts it.

@@ -36,10 +36,12 @@ COLUMNS = (
     "seed",
     "engine",
     "engine_version",
+    "model",
     "size",
     "output_path",
     "output_sha256",
     "milliseconds",
+    "note",
     "error",
 )
 """The columns of the output, which has one row per image."""
@@ -113,10 +115,12 @@ def image_row(job: Job, source_sha256: str, image: OutputImage, *, seed: int | N
         "source_sha256": source_sha256,
         "index": image_index(image.output_path),
         "seed": seed,
+        "model": image.model,
         "size": job.size,
         "output_path": image.output_path,
         "output_sha256": image.sha256,
         "milliseconds": image.milliseconds,
+        "note": image.note,
     }
 
 

@@ -208,7 +208,7 @@ class _LocalRun:
             self._batch.image_row(
                 inspection.job,
                 inspection.sha256,
-                OutputImage(image.output_path, image.output_sha256, None),
+                OutputImage(image.output_path, image.output_sha256, None, image.model, image.note),
                 seed=image.seed,
             )
             for image in images

@@ -5,6 +5,7 @@ images itself and returns only their paths and metadata. A second call with the 
 only the images that are missing.
 """
 
+import copy
 import hashlib
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, TypeAlias
 
-from langchain_image_variation.batch.job import Job
+from langchain_image_variation.batch.job import OPTIONAL_COLUMNS, Job
 from langchain_image_variation.batch.lazy_engine import LazyEngine
 from langchain_image_variation.batch.output_images import OutputImage, OutputImages
 from langchain_image_variation.batch.output_names import output_path
@@ -34,6 +35,7 @@ from langchain_image_variation.contract import (
     Size,
 )
 from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.auto import resolve_engine
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.exceptions import (
     AuthenticationError,
@@ -43,6 +45,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
+    ModelNotDownloadedError,
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
@@ -61,6 +64,7 @@ FATAL_ERRORS = (
     EndpointRemovedError,
     EngineNotFoundError,
     MissingExtraError,
+    ModelNotDownloadedError,
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
@@ -99,7 +103,8 @@ class VariationBatch:
     Args:
         output_dir: The folder to write to, which is created if it does not exist, or the URL of a
             store, such as "s3://bucket/prefix". Source paths may be such URLs too.
-        engine: The name of an engine.
+        engine: The name of an engine. "auto" means the best one that is usable on this machine. It
+            is chosen now, for all processes that get this object.
         options: The engine's options. The values must be JSON types. `seed` and `strength` apply to
             rows without their own.
         n: The number of variations of a source whose row has no `n`, from 1 to 10.
@@ -149,8 +154,10 @@ class VariationBatch:
         # Defaults have the same limits as the values of a row.
         row = {"path": "unused", "n": n, "size": size, "seed": (options or {}).get("seed")}
         defaults = Job.from_row(row, n=1, size=SIZES[-1])
-        self.engine = engine
-        self._engine = LazyEngine(engine, options or {})
+        # Chosen here, so that all workers use the same engine, and the rows name it.
+        self.engine = resolve_engine(engine, options)
+        self._engine = LazyEngine(self.engine, options or {})
+        self.options = self._engine.options
         self._seed = defaults.seed
         self.n = defaults.n
         self.size = defaults.size
@@ -324,6 +331,13 @@ class VariationBatch:
         row = error_row(source, error, source_sha256=source_sha256) | self._engine_columns()
         return {**row, "size": row["size"] or self.size}
 
+    def on_device(self, device: str) -> "VariationBatch":
+        """Return a copy whose engine computes on a device: the option `device` is set to it."""
+        batch = copy.copy(self)
+        batch._engine = copy.copy(self._engine)
+        batch._engine.device = device
+        return batch
+
     def close(self) -> None:
         """Close the engine if it can be closed. The next call creates a new one."""
         self._engine.close()
@@ -364,6 +378,9 @@ class VariationBatch:
             except FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
+                if error.param in self.options.keys() - OPTIONAL_COLUMNS:
+                    # The engine refuses an option of the batch, and would for every other source.
+                    raise
                 outputs.error = error
                 break
             outputs.write(positions, response, (time.perf_counter() - start) * 1000)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import DEFAULT_CALLS
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
@@ -20,9 +21,13 @@ from langchain_image_variation.cli.options import (
     add_output_dir,
     add_quiet,
     add_size,
+    choose_engine,
     engine_options,
     make_output_folder,
+    request_model,
 )
+from langchain_image_variation.engines.loading import load_engine_class, make_engine
+from langchain_image_variation.engines.traits import close_engine, loads_model
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
@@ -53,7 +58,6 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     )
     add_n(parser)
     add_size(parser)
-    add("--model", help="one of the engine's models (default: the engine's own)")
     add_engine(parser)
     add_fit(parser)
     add_output_dir(
@@ -80,8 +84,9 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="number of processes (default: the number of cores) or, for a hosted engine, of "
-        f"concurrent calls (default: {DEFAULT_CALLS})",
+        help="number of processes (default: the number of cores or, for an engine that computes on "
+        "GPUs, of GPUs) or, for a hosted engine, of concurrent calls "
+        f"(default: {DEFAULT_CALLS})",
     )
     add(
         "--ray",
@@ -92,7 +97,13 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         "RAY_ADDRESS, or the cluster of this machine); --workers is then the number of Ray "
         "workers (default: its cores, or GPUs)",
     )
-    add("--gpus", type=float, default=0, metavar="G", help="GPUs for each Ray worker (default: 0)")
+    add(
+        "--gpus",
+        type=float,
+        metavar="G",
+        help="GPUs for each Ray worker (default: 1 for an engine that computes on GPUs, if the "
+        "cluster has any; otherwise 0)",
+    )
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
     add_quiet(parser, "print only file names, failures and errors, without progress or summary")
@@ -117,6 +128,9 @@ def _batch(arguments: argparse.Namespace) -> int:
             "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
             "one image to standard output."
         )
+    note = choose_engine(arguments)
+    if note and not arguments.quiet:
+        print(note, file=sys.stderr)
     batch = VariationBatch(
         arguments.output_dir,
         engine=arguments.engine,
@@ -124,7 +138,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         n=arguments.n,
         size=arguments.size,
         fit=arguments.fit,
-        model=arguments.model,
+        model=request_model(arguments),
         # If an input of the command names a server, rows may name it too.
         allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
@@ -145,12 +159,14 @@ def _batch(arguments: argparse.Namespace) -> int:
     )
     if isinstance(batch.outputs, OutputFolder):
         make_output_folder(batch.outputs.display_path(""))
+    if arguments.ray is None:
+        _download_model(arguments)
     interrupts = Interrupts()
     with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
         summary = run_batch(
             inputs,
             batch,
-            workers=_workers(arguments),
+            workers=_workers(arguments, batch),
             manifests=manifests,
             gallery=arguments.gallery,
             max_failures=_at_least_1("max-failures", arguments.max_failures),
@@ -166,6 +182,17 @@ def _batch(arguments: argparse.Namespace) -> int:
     if interrupts.signal is not None:
         return 128 + interrupts.signal
     return SOME_FAILED if summary.failures else 0
+
+
+def _download_model(arguments: argparse.Namespace) -> None:
+    """Download the engine's model before the workers start, if it loads one."""
+    engine_class = load_engine_class(arguments.engine)
+    if loads_model(engine_class):
+        engine = make_engine(arguments.engine, engine_class, engine_options(arguments))
+        try:
+            download_model(engine, quiet=arguments.quiet)
+        finally:
+            close_engine(engine)
 
 
 @contextmanager
@@ -198,7 +225,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
         print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _workers(arguments: argparse.Namespace) -> "int | Cluster":
+def _workers(arguments: argparse.Namespace, batch: VariationBatch) -> "int | Cluster":
     workers = _at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
         from langchain_image_variation.batch.ray.cluster import Cluster
@@ -210,7 +237,7 @@ def _workers(arguments: argparse.Namespace) -> "int | Cluster":
         return workers
     from langchain_image_variation.batch.workers import default_worker_count
 
-    return default_worker_count(arguments.engine)
+    return default_worker_count(batch.engine, batch.options)
 
 
 def _at_least_1(name: str, value: int | None) -> int | None:

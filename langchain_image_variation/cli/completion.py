@@ -9,7 +9,7 @@ __all__ = ["add_completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
 _FILES = {"photos"}
-_FOLDERS = {"output_dir", "store_dir"}
+_FOLDERS = {"model_path", "output_dir", "store_dir"}
 
 
 def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentParser) -> None:
@@ -24,8 +24,10 @@ def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentPa
 
 
 def _completion(arguments: argparse.Namespace) -> None:
-    # Imported here because no other command needs it.
+    # Imported here because the other commands do not need them.
     import shtab
+
+    from langchain_image_variation.engines.diffusers.presets import PRESETS
 
     for action in _actions(arguments.program):
         if action.dest in _FILES:
@@ -34,6 +36,8 @@ def _completion(arguments: argparse.Namespace) -> None:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # read by shtab
         elif action.dest == "engine":
             action.choices = engine_names()
+        elif action.dest == "model":
+            action.choices = list(PRESETS)
     print(shtab.complete(arguments.program, shell=arguments.shell), end="")
 
 

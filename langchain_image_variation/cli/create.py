@@ -1,6 +1,7 @@
 """`image-variation create`: makes variations of one or more images."""
 
 import argparse
+import json
 import os
 import secrets
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import (
     OUTPUT_DIR,
@@ -20,8 +22,10 @@ from langchain_image_variation.cli.options import (
     add_output_dir,
     add_quiet,
     add_size,
+    choose_engine,
     engine_options,
     make_output_folder,
+    request_model,
 )
 from langchain_image_variation.cli.progress import ProgressBar, show_progress_bar
 from langchain_image_variation.cli.viewer import open_files
@@ -31,6 +35,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     ResponseFormat,
 )
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
@@ -92,9 +97,12 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument
-    add("--model", help="one of the engine's models (default: the engine's own)")
     add("--user", help="an ID for the end user, for hosted engines")
-    add("--json", action="store_true", help="print the JSON response instead of file names")
+    add(
+        "--json",
+        action="store_true",
+        help="print the JSON response, with the engine and its model, instead of file names",
+    )
     add(
         "--response-format",
         choices=get_args(ResponseFormat),
@@ -211,6 +219,9 @@ class _Run:
         self._photos: list[str] = arguments.photos
         self._bar = bar
         self._seed: int | None = None
+        self._is_auto = arguments.engine == AUTO
+        self._model: str | None = None
+        self._engine_note: str | None = None
 
     def vary_all(self) -> int:
         """Vary each image and print its results. Return how many images failed.
@@ -242,8 +253,12 @@ class _Run:
                     failures += 1
             self._bar.finish()
         has_results = failures < len(self._photos)
+        if self._model not in (None, self._arguments.engine):
+            self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
         if has_results and self._seed is not None and self._arguments.seed is None:
-            self._print_note(f"Make these again with --seed {self._seed}.")
+            # Tomorrow, another engine may be the best one.
+            options = f"--engine {self._arguments.engine} " if self._is_auto else ""
+            self._print_note(f"Make these again with {options}--seed {self._seed}.")
         return failures
 
     def _report(self, error: ImageVariationError, name: str) -> None:
@@ -269,6 +284,8 @@ class _Run:
     @cached_property
     def _engine(self) -> "VariationEngine":
         arguments = self._arguments
+        if note := choose_engine(arguments):
+            self._print_note(note)
         engine_class = load_engine_class(arguments.engine)
         options, has_seeds = engine_options(arguments), "seed" in option_names(engine_class)
         names_seeds = "seed" in NameTemplate(arguments.name).fields
@@ -279,7 +296,9 @@ class _Run:
         if has_seeds and "seed" not in options and (names_seeds or len(self._photos) > 1):
             # With one seed for all images, one command makes all of them again.
             self._seed = options["seed"] = secrets.randbits(_SEED_BITS)
-        return make_engine(arguments.engine, engine_class, options)
+        engine = make_engine(arguments.engine, engine_class, options)
+        download_model(engine, quiet=arguments.quiet)
+        return engine
 
     @cached_property
     def _folder(self) -> Path | None:
@@ -296,9 +315,10 @@ class _Run:
         listener: ProgressListener,
     ) -> None:
         arguments = self._arguments
+        model: Any = request_model(arguments)
         request = CreateImageVariationRequest(
             image=source.png,
-            model=arguments.model,
+            model=model,
             n=arguments.n,
             response_format=arguments.response_format,
             size=arguments.size,
@@ -308,17 +328,32 @@ class _Run:
         # Notes are printed only now, so that an error is the only line of output.
         if source.note:
             self._print_note(source.note)
+        if response.note and response.note != self._engine_note:
+            # It is usually the same for all images.
+            self._print_note(response.note)
+            self._engine_note = response.note
+        self._model = response.model
         self._seed = response.data[0].seed if self._seed is None else self._seed
         paths = [] if folder is None else self._save(source, response, folder)
         with self._bar.hidden():
             if arguments.json:
-                print(response.to_json(), end="")
+                print(self._json(response))
             elif folder is None:
                 data, _ = self._file_format.convert(response.data[0].read())
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             else:
                 print(*paths, sep="\n", flush=True)
+
+    def _json(self, response: ImagesResponse) -> str:
+        """Return the response as JSON, with what does not go on the wire."""
+        facts = {
+            "engine": self._arguments.engine,
+            "model": response.model,
+            "note": response.note,
+        }
+        named_facts = {name: value for name, value in facts.items() if value is not None}
+        return json.dumps(json.loads(response.to_json()) | named_facts, indent=2)
 
     def _save(self, source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
         arguments = self._arguments

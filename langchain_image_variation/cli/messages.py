@@ -21,11 +21,16 @@ _ONLY_IN_PYTHON = (
     (r"storage_options(?: or fsspec's configuration)?", "fsspec's configuration"),
     (r"allow_storage=\[[^]]*\] in Python, (--allow-storage \S+) on the command line", r"\1"),
     (r"store_dir, or --store-dir", "--store-dir"),
+    (r", or pass download=True", ""),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )
 """Advice that only applies in Python, and what to say instead."""
 
-_PARAMETERS = {"--allow-host": "hosts", "--allowed-host": "hosts"}
+_PARAMETERS = {
+    "--accept-field": "accept_fields",
+    "--allow-host": "hosts",
+    "--allowed-host": "hosts",
+}
 """The parameters of Python whose names differ from their options."""
 
 _MAX_PATH_LENGTH = 200
@@ -40,7 +45,7 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
     """Return a message with the options of a command instead of the parameters of Python.
 
     A parameter is recognized where it begins the message, has an underscore, follows "pass", or
-    has a value (`fit='crop'` becomes `--fit crop`).
+    has a value (`fit='crop'` becomes `--fit crop`, and `safety=False` becomes `--no-safety`).
 
     Args:
         message: The message of an error.
@@ -49,8 +54,12 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
     for pattern, replacement in _ONLY_IN_PYTHON:
         message = re.sub(pattern, replacement, message)
     options = _options(arguments.parser)
+    message = re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
     for name, option in options.items():
         origin = _origin(name, option, arguments)
+        if f"no_{name}" in options:
+            message = re.sub(rf"{_START}{name}=True\b", option, message)
+            message = re.sub(rf"{_START}{name}=False\b", options[f"no_{name}"], message)
         message = re.sub(
             rf"{_START}{name}=(?:'([^']*)'|(\w+)(?!\w|\.\w))", rf"{option} \1\2", message
         )
@@ -58,7 +67,7 @@ def name_options(message: str, arguments: argparse.Namespace) -> str:
         message = re.sub(rf"\b(pass|Pass|option) '?{name}\b'?", rf"\1 {option}", message)
         if "_" in name:
             message = re.sub(rf"{_START}{name}\b(?!\.\w|/|=)", origin, message)
-    return re.sub(r"Its options are ([\w, ]+)", lambda match: _list(match[1], options), message)
+    return message
 
 
 def _options(parser: argparse.ArgumentParser) -> dict[str, str]:

@@ -5,10 +5,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
+from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.cli.options import (
     add_engine,
+    choose_engine,
     engine_options,
     translate_import_errors,
 )
@@ -52,10 +55,19 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "localhost, the address of --host and the host of --public-url; repeatable",
     )
     add(
+        "--accept-field",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a field that requests may have besides those of the vendor's API and seed, such as "
+        "strength; repeatable",
+    )
+    add(
         "--workers",
         type=int,
         metavar="N",
-        help="concurrent engine calls, in threads of one process (default: the number of cores)",
+        help="concurrent engine calls, in threads of one process (default: the number of cores, or "
+        "1 for an engine that computes on a GPU)",
     )
     add(
         "--queue",
@@ -115,7 +127,11 @@ def _serve(arguments: argparse.Namespace) -> None:
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
-    engine = load_engine(arguments.engine, **engine_options(arguments))
+    if note := choose_engine(arguments):
+        print(note, file=sys.stderr)
+    engine = load_engine(arguments.engine, **_server_options(arguments))
+    # Now, because no request should wait for gigabytes.
+    download_model(engine)
     try:
         app = create_app(
             engine,
@@ -131,6 +147,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             max_pixels=arguments.max_pixels,
             total_pixels=arguments.total_pixels,
             total_upload_bytes=arguments.total_upload_bytes,
+            accept_fields=arguments.accept_field,
         )
     except OutputError as error:
         # The only one is about the store.
@@ -142,6 +159,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     run_app(
         app, host=arguments.host, port=arguments.port, ready=_address_printer(arguments.api_key)
     )
+
+
+def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the engine's options. The model is always one: requests may name another."""
+    options = engine_options(arguments)
+    return options if arguments.model is None else {"model": arguments.model, **options}
 
 
 def _log_to_stderr(formatter: logging.Formatter) -> None:

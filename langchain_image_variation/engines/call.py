@@ -58,7 +58,7 @@ def call_engine(
             answer: Any = _create(engine, request)
             if isawaitable(answer):
                 answer = _run_in_background(answer)
-        response = check_answer(answer, request, engine)
+        response = _finish(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
@@ -104,12 +104,19 @@ async def call_engine_async(
             )
             if isawaitable(answer):
                 answer = await _await(engine, answer)
-        response = check_answer(answer, request, engine)
+        response = _finish(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
             raise
         raise _foreign_error(engine, error) from error
     reporter.all_finished()
+    return response
+
+
+def _finish(answer: Any, request: CreateImageVariationRequest, engine: object) -> ImagesResponse:
+    """Check an answer, and name its model if the request did and the engine did not."""
+    response = check_answer(answer, request, engine)
+    response.model = response.model or request.named_model
     return response
 
 

@@ -33,6 +33,8 @@ class InstantEngine:
 
     models = MODELS
     """The models that this engine offers."""
+    variation_kind = "flat color images, for tests"
+    """What its variations are."""
     seed = 0
     """The seed of the first image. A subclass may ignore it."""
 
@@ -55,7 +57,9 @@ class InstantEngine:
         digest = bytes.fromhex(pixel_sha256(decode_png(request.image)))
         indexes = range(self.seed, self.seed + request.n)
         pngs = [_flat_png(request.side, _color(digest, index)) for index in indexes]
-        return ImagesResponse.from_pngs(pngs, response_format=request.response_format)
+        return ImagesResponse.from_pngs(
+            pngs, response_format=request.response_format, model="instant"
+        )
 
 
 def _color(digest: bytes, index: int) -> tuple[int, int, int]:

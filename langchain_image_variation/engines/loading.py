@@ -18,6 +18,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.auto import resolve_engine
 from langchain_image_variation.engines.checks import find_engine_fault
 from langchain_image_variation.engines.traits import engine_options, required_options
 from langchain_image_variation.error_translation import ErrorTranslation
@@ -61,7 +62,8 @@ def load_engine(name: str, **options: Any) -> VariationEngine:
     """Return a new engine.
 
     Args:
-        name: A name from `engine_names`.
+        name: A name from `engine_names`, or "auto" for the best engine that is usable here; see
+            `choose_engine`.
         **options: Passed to the engine's constructor, for example `seed=7`.
 
     Raises:
@@ -70,6 +72,7 @@ def load_engine(name: str, **options: Any) -> VariationEngine:
         EngineError: If the engine cannot be imported or constructed, or is async.
         InvalidRequestError: If the engine has no such option, or refuses its value.
     """
+    name = resolve_engine(name, options)
     return make_engine(name, load_engine_class(name), options)
 
 
@@ -175,6 +178,7 @@ def _entry_points() -> EntryPoints:
 
 
 def _entry_point(name: str) -> EntryPoint:
+    name = resolve_engine(name)
     # Our own engines win over those of the same name in another distribution.
     points = sorted(
         (point for point in _entry_points() if point.name == name),
@@ -182,7 +186,8 @@ def _entry_point(name: str) -> EntryPoint:
     )
     if not points:
         raise EngineNotFoundError(
-            f"There is no engine {name[:40]!r}. Installed engines: {', '.join(engine_names())}."
+            f"There is no engine {name[:40]!r}. Installed engines: auto, "
+            f"{', '.join(engine_names())}."
         )
     return points[0]
 

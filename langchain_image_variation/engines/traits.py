@@ -5,46 +5,107 @@
 | `base_url: str` | The engine is hosted: it sends images to the server at this address. |
 | `models: tuple[str, ...]` | The models that a request may name. |
 | `max_n: int` | The most variations that one call makes, if that is less than 10. |
+| `variation_kind: str` | What the variations are, in a few words for a model. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
+| `plan_download()` | Returns what must be downloaded first, or None. See below. |
 | `close()` | Releases connections, threads or memory. A closed engine is not called again. |
+| `devices()` | A class method that returns the devices to choose from with the option `device`. |
 | `with_options(...)` | Returns a copy for one request. Its parameters are the options to set. |
 | parameters of the constructor | The options of the engine, by name. |
 
 The class declares `base_url`, as a property or an attribute, so that a batch knows that an engine
-is hosted before it constructs one.
+is hosted before it constructs one. It also declares `devices`. A device computes for one call at a
+time, with as many threads as it needs. So a batch runs one worker per device, and sets the option
+`device` of its engine. On a cluster, each worker gets a GPU. A server makes one call at a time.
 
 Three options have a meaning that the rest of the project relies on. An engine with `seed` makes
 image i of seed s as image 1 of seed s + i - 1. `strength` is how much the images differ from the
 source, from 0 to 1. An engine with `threads` computes with that many threads.
 
+An engine that declares `plan_download`, which returns a `PendingDownload` or None, loads a model of
+its own. `model` is then an option of the engine, and not of a request.
+
 Progress is not a trait: see `engines.context.progress_reporter`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import signature
 from typing import Any, Protocol, cast, runtime_checkable
 
 from langchain_image_variation.contract import MAX_N
-from langchain_image_variation.exceptions import EngineError, ModelNotFoundError, excerpt
+from langchain_image_variation.exceptions import (
+    EngineError,
+    ImageVariationError,
+    ModelNotFoundError,
+    excerpt,
+)
 
 __all__ = [
     "MAX_FINGERPRINT",
+    "MAX_VARIATION_KIND",
+    "PendingDownload",
     "check_model",
     "close_engine",
     "engine_base_url",
+    "engine_devices",
     "engine_max_n",
     "engine_models",
     "engine_options",
+    "engine_variation_kind",
+    "has_devices",
     "has_fingerprint",
     "is_hosted",
+    "loads_model",
+    "plan_download",
     "read_fingerprint",
     "request_options",
     "required_options",
+    "with_options",
 ]
 
 MAX_FINGERPRINT = 10_000
 """The maximum length of a fingerprint, in characters."""
+
+MAX_VARIATION_KIND = 80
+"""The maximum length of a `variation_kind`, in characters. A model reads it after every call."""
+
+
+class PendingDownload(Protocol):
+    """What an engine must download before its first request, such as the files of a model."""
+
+    @property
+    def model(self) -> str:
+        """What is downloaded."""
+        ...
+
+    @property
+    def license(self) -> str:
+        """The name of its license."""
+        ...
+
+    @property
+    def pages(self) -> Sequence[str]:
+        """The addresses of the pages that describe it."""
+        ...
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes are missing."""
+        ...
+
+    def run(self, listener: Callable[[int, int], object]) -> object:
+        """Download it.
+
+        Args:
+            listener: Called with the bytes that are here, and with those of the whole.
+        """
+        ...
+
+
+@runtime_checkable
+class _Downloading(Protocol):
+    def plan_download(self) -> PendingDownload | None: ...
 
 
 @runtime_checkable
@@ -55,6 +116,55 @@ class _Closable(Protocol):
 def is_hosted(engine_class: type[Any]) -> bool:
     """Return whether engines of a class send images to a server: whether it has a `base_url`."""
     return hasattr(engine_class, "base_url")
+
+
+def has_devices(engine_class: type[Any]) -> bool:
+    """Return whether engines of a class compute on a device, which the option `device` chooses."""
+    return hasattr(engine_class, "devices")
+
+
+def engine_devices(engine_class: type[Any]) -> tuple[str, ...]:
+    """Return the devices of this machine that engines of a class can compute on.
+
+    Args:
+        engine_class: A class for which `has_devices` is true.
+
+    Raises:
+        ImageVariationError: If `devices` fails, such as for a missing package.
+        EngineError: If it returns anything but a sequence of at least one name.
+    """
+    name = engine_class.__name__
+    try:
+        devices = engine_class.devices()
+    except ImageVariationError:
+        raise
+    except Exception as error:
+        raise EngineError(
+            f"The devices of the engine {name} cannot be listed: {type(error).__name__}."
+        ) from error
+    is_list = isinstance(devices, list | tuple) and bool(devices)
+    if is_list and all(isinstance(device, str) for device in devices):
+        return tuple(devices)
+    raise EngineError(
+        f"{name}.devices must return at least one name, such as ['cuda:0'], got {excerpt(devices)}."
+    )
+
+
+def loads_model(engine_class: type[Any]) -> bool:
+    """Return whether engines of a class load a model: `model` is then an option of the engine.
+
+    Other engines take the model from each request.
+    """
+    return hasattr(engine_class, "plan_download")
+
+
+def plan_download(engine: object) -> PendingDownload | None:
+    """Return what an engine must download before its first request. None if nothing is missing.
+
+    Raises:
+        ImageVariationError: If the engine cannot find out.
+    """
+    return engine.plan_download() if isinstance(engine, _Downloading) else None
 
 
 def engine_base_url(engine: object) -> str | None:
@@ -95,6 +205,30 @@ def engine_max_n(engine: object) -> int:
     )
 
 
+def engine_variation_kind(engine: object) -> str | None:
+    """Return what the variations of an engine are, in a few words. None if it does not say.
+
+    Raises:
+        EngineError: If reading its `variation_kind` fails, or if it is neither None nor one line of
+            up to `MAX_VARIATION_KIND` characters.
+    """
+    name = type(engine).__name__
+    try:
+        kind = getattr(engine, "variation_kind", None)
+    except Exception as error:
+        raise EngineError(
+            f"Reading the variation_kind of the engine {name} failed with {type(error).__name__}."
+        ) from error
+    if kind is None or (
+        isinstance(kind, str) and kind.isprintable() and 0 < len(kind) <= MAX_VARIATION_KIND
+    ):
+        return kind
+    raise EngineError(
+        f"The variation_kind of the engine {name} must be one line of up to {MAX_VARIATION_KIND} "
+        f"characters, such as 'new images of the same subject', got {excerpt(kind)}."
+    )
+
+
 def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
     """Return the names of an engine's options: the parameters of its constructor."""
     return tuple(signature(engine_class).parameters)
@@ -104,6 +238,19 @@ def request_options(engine: object) -> tuple[str, ...]:
     """Return the names of the options that a request may set: the parameters of `with_options`."""
     with_options = getattr(engine, "with_options", None)
     return () if with_options is None else tuple(signature(with_options).parameters)
+
+
+def with_options(engine: Any, options: Mapping[str, object]) -> Any:
+    """Return an engine with other options for one request, or the engine itself if there are none.
+
+    Args:
+        engine: The engine.
+        options: Values for some of its `request_options`.
+
+    Raises:
+        InvalidRequestError: If the engine refuses a value.
+    """
+    return engine.with_options(**options) if options else engine
 
 
 def required_options(engine_class: type[Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import Any
 
 import httpx
 
@@ -36,10 +37,11 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{80,}")
 
 
 class Answer:
-    """Receives the answer to a request, and turns it into an `ImagesResponse` or an error.
+    """Receives the answer to a request: its content, its images, or an error.
 
     Args:
         path: The path that was added to the base URL.
+        key_variable: The environment variable of the key, for an error that asks for one.
         sent_headers: The headers of the request. Errors never show a key from them, even if the
             server repeats it.
         url: The URL of the request. Errors never show a key from its query either.
@@ -48,9 +50,17 @@ class Answer:
     """
 
     def __init__(
-        self, path: str, sent_headers: HeaderValues, url: httpx.URL, *, n: int, budget: Budget
+        self,
+        path: str,
+        sent_headers: HeaderValues,
+        url: httpx.URL,
+        *,
+        n: int,
+        budget: Budget,
+        key_variable: str,
     ) -> None:
         self._path = path
+        self._key_variable = key_variable
         self._sent_headers = sent_headers
         self._url = url
         self._n = n
@@ -63,7 +73,7 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Whether a success status has arrived, which means that the server made the images."""
+        """Whether a success status has arrived. The request may then have been billed."""
         return 200 <= self._status < 300
 
     @property
@@ -124,12 +134,18 @@ class Answer:
         Raises:
             ImageVariationError: If the server answered with an error, or without any image.
         """
-        if not self.is_success:
-            raise self._error(self._status)
+        content = self.content()
+        if isinstance(content, dict) and isinstance(content.get("data"), list):
+            # Some servers always make the same number. The rest is ignored, because reading,
+            # checking and downloading an entry all cost more than sending it.
+            del content["data"][self._n :]
         try:
-            images = ImagesResponse.from_content(self._content())
+            images = ImagesResponse.from_content(content)
         except (ValueError, OutputError):
             raise self._not_images() from None
+        finally:
+            # It may repeat a key, which the variables of a traceback must not show.
+            del content
         if not images.data:
             holds_error = bool((images.model_extra or {}).get("error"))
             # It may repeat a key, which the variables of a traceback must not show.
@@ -148,16 +164,27 @@ class Answer:
         self._budget.kept_bytes += self._length
         return images
 
-    def _content(self) -> object:
-        """Return the parsed body without the images that the request did not ask for.
+    def content(self) -> Any:
+        """Return the parsed body of a success.
 
-        Some servers always make the same number. The rest is ignored, because reading, checking and
-        downloading an entry all cost more than sending it.
+        Raises:
+            ImageVariationError: If the server answered with an error, or not in JSON.
         """
-        content = self._json.content()
-        if isinstance(content, dict) and isinstance(content.get("data"), list):
-            del content["data"][self._n :]
-        return content
+        if not self.is_success:
+            raise self._error(self._status)
+        try:
+            return self._json.content()
+        except ValueError:
+            raise self._not_images() from None
+
+    def fail(self, error: ImageVariationError) -> ImageVariationError:
+        """Return an error about the content of a success, without secrets, with the request's ID.
+
+        For services that answer 200 and report the failure in the body.
+        """
+        error.message = self._printable(error.message)
+        error.args = (error.message,)
+        return self._with_headers(error)
 
     def _error(self, status: int) -> ImageVariationError:
         """Return the error that the body describes or, if it says nothing, the status."""
@@ -191,7 +218,8 @@ class Answer:
             return self._path_not_found()
         status = f"HTTP {self._status}{' with an HTML page' if self._is_html() else ''}"
         if self._status in _EXPLANATIONS:
-            error.message = f"{_EXPLANATIONS[self._status]} ({status})"
+            explanation = _EXPLANATIONS[self._status].format(variable=self._key_variable)
+            error.message = f"{explanation} ({status})"
         elif 300 <= self._status < 400:
             target = _origin(self._headers.get("location", ""))
             error.message = f"The server redirects to {target}; set base_url to that. ({status})"
@@ -253,9 +281,9 @@ class Answer:
 
 
 _EXPLANATIONS = {
-    401: "The server needs a key or rejects this one; pass api_key or set OPENAI_API_KEY.",
+    401: "The server needs a key or rejects this one; pass api_key or set {variable}.",
     403: "The server does not allow this request with this key.",
-    405: "The server does not accept POST at this URL. Is base_url right? It usually ends in /v1.",
+    405: "The server does not accept this method at this URL. Is base_url right?",
     407: "The proxy needs a user name and a password; include them in its address.",
     408: "The server timed out while it waited for the request.",
     413: "The request is too large for the server; send a smaller image.",

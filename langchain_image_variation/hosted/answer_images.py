@@ -8,7 +8,7 @@ from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.images.pixels import as_png
 
-__all__ = ["normalize_images", "use_data_urls"]
+__all__ = ["normalize_images", "use_base64", "use_data_urls"]
 
 
 def normalize_images(answer: ImagesResponse, side: int, budget: Budget) -> Flow[None]:
@@ -45,3 +45,10 @@ def use_data_urls(answer: ImagesResponse) -> None:
     for image in answer.data:
         if image.failure is None:
             image.use_data_url()
+
+
+def use_base64(answer: ImagesResponse) -> None:
+    """Move every image into `b64_json`, for callers that asked for it."""
+    for image in answer.data:
+        if image.failure is None:
+            image.use_base64()

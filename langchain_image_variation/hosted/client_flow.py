@@ -109,6 +109,7 @@ class ClientFlow:
             build_request=build_request,
             budget=budget,
         )
+        answer.model = None if form["model"] == DEFAULT_MODEL else form["model"]
         for image in answer.data:
             yield from download(
                 image,

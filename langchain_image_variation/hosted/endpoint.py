@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeVar
 
 import httpx
 from pydantic import SecretStr
@@ -38,6 +39,8 @@ from langchain_image_variation.numbers import check_seconds, check_whole_number
 
 __all__ = ["Endpoint"]
 
+T = TypeVar("T")
+
 _MAX_RETRIES = 1000
 
 
@@ -63,6 +66,8 @@ class Endpoint:
     max_answer_bytes: int
     """The maximum total bytes of a call's answers and downloads."""
     retries: Retries
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable of the key, for errors."""
 
     @classmethod
     def from_settings(
@@ -79,6 +84,7 @@ class Endpoint:
         resend_lost: bool,
         default_headers: HeaderValues | None = None,
         default_query: Parameters | None = None,
+        key_variable: str = "OPENAI_API_KEY",
     ) -> "Endpoint":
         """Check all settings except the headers and the query, which the caller has checked.
 
@@ -101,6 +107,7 @@ class Endpoint:
                 check_whole_number("max_retries", max_retries, 0, _MAX_RETRIES),
                 settings.check_flag("resend_lost", resend_lost),
             ),
+            key_variable=key_variable,
         )
 
     @property
@@ -167,28 +174,63 @@ class Endpoint:
         Raises:
             ImageVariationError: See `ImageVariationClient.create_variation`.
         """
-        headers = {
+        return self.call(
+            "POST",
+            path,
+            Answer.images,
+            n=n,
+            build_request=build_request,
+            budget=budget,
+            data=form,
+            files={"image": ("image.png", image, "image/png")},
+        )
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], T],
+        *,
+        build_request: Callable[..., httpx.Request],
+        budget: Budget,
+        n: int = 1,
+        headers: HeaderValues | None = None,
+        **body: object,
+    ) -> Flow[T]:
+        """Send a request, retry as `Retries` decides, and return what `read` makes of the answer.
+
+        Args:
+            method: The HTTP method.
+            path: What to add to the base URL.
+            read: Returns the result of an answer, or raises its error.
+            build_request: `build_request` of the session.
+            budget: The time and bytes that the call has left.
+            n: The number of images that the request asks for.
+            headers: Sent in addition to the endpoint's own.
+            **body: The body, as `httpx.Client.build_request` takes it.
+
+        Raises:
+            ImageVariationError: See `ImageVariationClient.create_variation`.
+        """
+        all_headers = {
             # Equal in all attempts, so that a server that knows the header bills once.
             "idempotency-key": SecretStr(str(uuid.uuid4())),
             # A compressed body of a few bytes may expand to any length, and base64 gains nothing.
             "accept-encoding": SecretStr("identity"),
             **self.headers,
+            **(headers or {}),
         }
         url = self._url(path)
         attempt = 0
         while True:
-            request = build_request(
-                "POST",
-                url,
-                headers=reveal(headers),
-                data=form,
-                files={"image": ("image.png", image, "image/png")},
+            request = build_request(method, url, headers=reveal(all_headers), **body)
+            answer = Answer(
+                path, all_headers, url, n=n, budget=budget, key_variable=self.key_variable
             )
-            answer = Answer(path, headers, url, n=n, budget=budget)
             answer_lost = False
             try:
                 yield Send(request, answer, self.timeout, budget.deadline)
-                return answer.images()
+                return read(answer)
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
                 answer_lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
                 failure = self._connection_failure(
@@ -198,7 +240,11 @@ class Endpoint:
             except ImageVariationError as error:
                 answer_lost, failure, may_retry = answer.is_success, error, True
             delay = self.retries.delay(
-                failure, attempt, server_advice=answer.retry_advice, answer_lost=answer_lost
+                failure,
+                attempt,
+                server_advice=answer.retry_advice,
+                # Asking again how far a job is costs nothing.
+                answer_lost=answer_lost and method != "GET",
             )
             seconds_left = budget.seconds_left
             if delay is None or delay >= seconds_left or not may_retry:
@@ -256,6 +302,8 @@ class Endpoint:
                     f"cannot be reached through the proxy in {proxy_variable}; is that address "
                     "right, and is the proxy running?"
                 )
+            if reason is None and host in _SERVICE_HOSTS:
+                reason = "cannot be reached. Check the network, and the proxy in HTTPS_PROXY."
             return EngineConnectionError(f"{host} {reason or _NOT_REACHED}")
         if isinstance(error, httpx.RequestError):
             return EngineConnectionError(
@@ -267,6 +315,9 @@ class Endpoint:
             f"http_client fail ({type(error).__name__})?"
         )
 
+
+_SERVICE_HOSTS = ("api.openai.com", "api.replicate.com", "external.api.recraft.ai", "queue.fal.run")
+"""Hosts that run, so that a user who cannot reach them has a problem with the network."""
 
 _NOT_REACHED = "cannot be reached; is the server running, and is base_url right?"
 

@@ -91,6 +91,9 @@ class GptImageEngine:
         InvalidRequestError: If a setting is out of range.
     """
 
+    variation_kind = "new images of the same subject"
+    """What its variations are."""
+
     def __init__(
         self,
         *,
@@ -197,6 +200,7 @@ class GptImageEngine:
             for _ in answer.data:
                 reporter.image_finished()
         response = _merge(answers)
+        response.model = form["model"]
         for image in response.data:
             yield from download(
                 image,

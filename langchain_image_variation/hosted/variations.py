@@ -47,6 +47,9 @@ class VariationsEngine:
         AuthenticationError: If a header cannot carry the key.
     """
 
+    variation_kind = "usually new images of the same subject"
+    """What its variations are. Only the server knows for sure."""
+
     def __init__(
         self,
         *,

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import struct
+import zlib
 
 from PIL import Image, UnidentifiedImageError
 
@@ -46,6 +47,7 @@ from langchain_image_variation.images.work_limits import (
 
 __all__ = [
     "as_png",
+    "as_small_file",
     "decode_png",
     "decode_result",
     "encode_png",
@@ -235,12 +237,15 @@ def as_png(data: bytes, size: tuple[int, int] | None = None) -> tuple[bytes, Ima
     return encode_png(image), image
 
 
-def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
+def encode_png(image: Image.Image, *, compress_level: int = 6, only_runs: bool = False) -> bytes:
     """Return an image as the bytes of a PNG file: sRGB, upright, 8 bits a sample, no metadata.
 
     Args:
         image: A Pillow image in any mode. Its color profile and its EXIF orientation are applied.
         compress_level: 0 (none) to 9 (smallest).
+        only_runs: Whether to look for runs of equal bytes only. At level 1, that takes a tenth less
+            time, and makes files of color photos a tenth smaller. Gray that is stored in color
+            channels becomes larger.
 
     Raises:
         EngineError: If `image` is not a Pillow image, or if the call was cancelled.
@@ -254,8 +259,36 @@ def encode_png(image: Image.Image, *, compress_level: int = 6) -> bytes:
     if image.mode not in PLAIN_MODES or image.info:
         image = normalize(image)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=compress_level)
+    options = {"compress_type": zlib.Z_RLE} if only_runs else {}
+    image.save(buffer, "PNG", compress_level=compress_level, **options)
     return buffer.getvalue()
+
+
+def as_small_file(png: SquarePNG, *, max_side: int, max_bytes: int) -> tuple[bytes, str]:
+    """Return an opaque image as a small file, and its media type.
+
+    A PNG within the limits is returned byte for byte. Another one becomes a JPEG.
+
+    Args:
+        png: The image. Alpha is ignored.
+        max_side: The maximum width and height, in pixels.
+        max_bytes: The length to stay below, if a JPEG of medium quality can.
+
+    Raises:
+        InvalidImageError: If the pixels are corrupt.
+    """
+    if png.side <= max_side and len(png.data) <= max_bytes:
+        return png.data, "image/png"
+    image = decode_png(png).convert("RGB")
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    data = b""
+    for quality in (95, 85, 70):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        data = buffer.getvalue()
+        if len(data) <= max_bytes:
+            break
+    return data, "image/jpeg"
 
 
 def pixel_sha256(image: Image.Image) -> str:

@@ -15,13 +15,19 @@ from starlette.routing import Route
 
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.checks import check_engine
-from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.loading import engine_name, load_engine
 from langchain_image_variation.engines.processors import processor_count
-from langchain_image_variation.engines.traits import engine_base_url, engine_models
+from langchain_image_variation.engines.traits import (
+    engine_base_url,
+    engine_models,
+    has_devices,
+    request_options,
+)
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
     OutputError,
+    excerpt,
 )
 from langchain_image_variation.images.png import MAX_PNG_SIDE
 from langchain_image_variation.numbers import check_seconds, check_whole_number
@@ -60,6 +66,7 @@ def create_app(
     max_pixels: int = MAX_PNG_SIDE**2,
     total_pixels: int | None = None,
     total_upload_bytes: int = DEFAULT_TOTAL_UPLOAD_BYTES,
+    accept_fields: Iterable[str] = (),
 ) -> Starlette:
     """Return an ASGI app that the vendor's SDKs can call as they called the vendor's server.
 
@@ -79,7 +86,7 @@ def create_app(
             a 403, because it could come from a web page whose name resolves to this machine (DNS
             rebinding). Give full names without a port. Wildcards are not supported.
         workers: The maximum number of concurrent engine calls. By default, the number of
-            processors.
+            processors, or 1 for an engine that computes on a device such as a GPU.
         queue: The maximum number of requests waiting for the engine. Any more get a 429. If one
             client has filled the queue, a request from another client replaces its latest one.
         store_dir: The folder for images that clients get as URLs, and for answers to requests with
@@ -97,10 +104,13 @@ def create_app(
         total_upload_bytes: The maximum total size of all uploads from their arrival to their
             answer, in bytes. One client gets at most half. A request waits until its upload fits,
             and gets a 429 after `upload_timeout`.
+        accept_fields: Fields that requests may have besides those of the vendor's API and `seed`,
+            such as "strength": options of the engine that a request may set. Other fields are
+            errors.
 
     Raises:
-        InvalidRequestError: If a setting is out of range, or `engine` is not an engine. `param`
-            names the setting.
+        InvalidRequestError: If a setting is out of range, if `engine` is not an engine, or if a
+            request cannot set one of `accept_fields`. `param` names the setting.
         EngineNotFoundError: If there is no engine of that name.
         OutputError: If the folder cannot be used.
     """
@@ -110,7 +120,10 @@ def create_app(
     check_whole_number("queue", queue, 0)
     check_whole_number("store_max_bytes", store_max_bytes, 0)
     check_whole_number("max_pixels", max_pixels, 1)
-    workers = workers or processor_count()
+    engine = load_engine(engine) if isinstance(engine, str) else engine
+    check_engine(engine)
+    # A device computes for one call at a time. Other calls wait in the queue, which is fair.
+    workers = workers or (1 if has_devices(type(engine)) else processor_count())
     if total_pixels is None:
         total_pixels = max(max_pixels, PIXELS_PER_WORKER * workers)
     check_whole_number("total_pixels", total_pixels, max_pixels, hint=" (it includes max_pixels)")
@@ -120,8 +133,7 @@ def create_app(
     if store_dir == "":
         raise InvalidRequestError("store_dir must not be empty. Pass a folder.", param="store_dir")
     directory = Path(store_dir) if store_dir is not None else _default_store_dir()
-    engine = load_engine(engine) if isinstance(engine, str) else engine
-    check_engine(engine)
+    option_names = _accepted_options(engine, accept_fields)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
     uploads = Uploads(total_upload_bytes, turns.queue_place)
     metrics = Metrics(turns, uploads)
@@ -135,6 +147,7 @@ def create_app(
         access=access,
         public_url=public_url,
         models=engine_models(engine),
+        option_names=option_names,
         upload_timeout=upload_timeout,
         max_pixels=max_pixels,
     )
@@ -168,6 +181,26 @@ def create_app(
     app.state.access = access
     app.state.engine_url = engine_base_url(engine)
     return app
+
+
+def _accepted_options(
+    engine: VariationEngine | AsyncVariationEngine, accept_fields: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the options of the engine that requests may set.
+
+    A seed only makes images again, so any request may have one. What else the images depend on is
+    for the operator to decide.
+    """
+    fields = {accept_fields} if isinstance(accept_fields, str) else {*accept_fields}
+    option_names = request_options(engine)
+    for field in sorted(fields.difference(option_names)):
+        names = ", ".join(option_names) or "none"
+        raise InvalidRequestError(
+            f"accept_fields must name options that a request can set, got {excerpt(field)}. The "
+            f"engine {engine_name(engine)!r} has these: {names}.",
+            param="accept_fields",
+        )
+    return tuple(name for name in option_names if name == "seed" or name in fields)
 
 
 @asynccontextmanager

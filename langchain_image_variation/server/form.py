@@ -17,6 +17,7 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.images.png import MAX_PNG_BYTES, SquarePNG, chunks
+from langchain_image_variation.numbers import check_number, check_whole_number
 from langchain_image_variation.server.multipart import MultipartForm
 
 __all__ = ["MAX_BODY_BYTES", "MAX_DIGITS", "VariationForm", "max_body_length", "read_form"]
@@ -37,8 +38,8 @@ class VariationForm(NamedTuple):
 
     request: CreateImageVariationRequest
     options: Mapping[str, object]
-    """Options of the engine for this request only, for example `{"seed": 7}`. The engine checks
-    their values."""
+    """Options of the engine for this request only, for example `{"seed": 7}`. Seeds and strengths
+    are valid. The engine checks all others."""
 
 
 async def read_form(
@@ -135,7 +136,14 @@ def _validate(
 
 
 def _option(name: str, text: str) -> int | float | str:
-    """Return the number that a field contains, or its text if it is not a number."""
+    """Return the value of an option, checked if `engines.traits` says what it means."""
+    value = _number_or_text(name, text)
+    if name == "seed":
+        return check_whole_number(name, value, 0)
+    return check_number(name, value, 0, 1) if name == "strength" else value
+
+
+def _number_or_text(name: str, text: str) -> int | float | str:
     if _WHOLE_NUMBER.fullmatch(text):
         return int(text)
     if _LONG_NUMBER.fullmatch(text):

@@ -3,10 +3,9 @@
 import asyncio
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
-from typing import Any, cast
 from urllib.parse import quote
 
 import anyio
@@ -23,7 +22,7 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import ProgressListener
-from langchain_image_variation.engines.traits import read_fingerprint, request_options
+from langchain_image_variation.engines.traits import read_fingerprint, with_options
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
@@ -75,6 +74,7 @@ class Handlers:
         access: Decides which requests may pass.
         public_url: Where clients reach the app, or None to use the address that they call.
         models: The models that requests may name, or None if the engine takes any.
+        option_names: The options of the engine that requests may set.
         upload_timeout: How many seconds a client may take to send a body.
         max_pixels: The maximum number of pixels of an image.
     """
@@ -90,6 +90,7 @@ class Handlers:
         access: Access,
         public_url: str | None,
         models: Sequence[str] | None,
+        option_names: Sequence[str],
         upload_timeout: float,
         max_pixels: int,
     ) -> None:
@@ -101,7 +102,7 @@ class Handlers:
         self._access = access
         self._public_url = public_url
         self._models = models or (DEFAULT_MODEL,)
-        self._option_names = request_options(engine)
+        self._option_names = option_names
         self._openapi = openapi_document(
             models, self._option_names, requires_key=access.requires_key
         )
@@ -225,7 +226,7 @@ class Handlers:
         self, form: VariationForm, base_url: str, progress: ProgressListener, client: str
     ) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
-        engine = self._engine_with_options(form.options)
+        engine = with_options(self._engine, form.options)
         async with (
             self._turns.turn(client, form.request.image.side**2),
             self._reserve_room(form.request),
@@ -241,14 +242,6 @@ class Handlers:
         if request.response_format == "url":
             return self._store.reserve(request.n, request.side)
         return nullcontext()
-
-    def _engine_with_options(
-        self, options: Mapping[str, object]
-    ) -> VariationEngine | AsyncVariationEngine:
-        if not options:
-            return self._engine
-        engine: Any = self._engine
-        return cast(VariationEngine, engine.with_options(**options))
 
     async def _call_engine(
         self,

@@ -439,3 +439,34 @@ def test_processes_share_the_cache(root: Path) -> None:
     (original,) = json.loads(done.stdout)["images"]
     next_message = make_tool(root, "local").invoke(call(image="dog.png"))
     assert next_message.artifact == {"images": [original], "cached": True}
+
+
+class NotingEngine(RandomEngine):
+    """Names its model and the kind of its variations, and leaves a note."""
+
+    variation_kind = "new images of the same subject"
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return images with a model and a note."""
+        answer = super().create_variation(request)
+        answer.model, answer.note = "small", "Made at 512x512 and enlarged."
+        return answer
+
+
+def test_cached_images_keep_model_and_note(root: Path) -> None:
+    """A cached answer has the model and the note that the engine gave, and the kind of images."""
+    tool = make_tool(root, NotingEngine(), fit="keep")
+    first, again = [tool.invoke(call(image="cat.jpg", n=2)) for _ in range(2)]
+    assert again.artifact["cached"]
+    for message in (first, again):
+        assert [image["model"] for image in message.artifact["images"]] == ["small"] * 2
+        assert message.artifact["note"] == "Made at 512x512 and enlarged."
+        assert " Kind of variation: new images of the same subject. " in message.text
+        assert message.text.endswith(" Made at 512x512 and enlarged.")
+
+
+def test_cached_images_of_a_named_model(root: Path) -> None:
+    """A model that the call names is in the artifact of a cached answer too."""
+    tool = make_tool(root)
+    messages = [tool.invoke(call(image="cat.jpg", model="large")) for _ in range(2)]
+    assert [message.artifact["images"][0]["model"] for message in messages] == ["large"] * 2

@@ -126,7 +126,8 @@ def test_the_text_names_each_result_by_its_url(root: Path) -> None:
     assert message.text.splitlines() == [
         "Made 2 variations of größe 1, 256x256 pixels:",
         *(f"{image['handle']}: {image['url']}" for image in images),
-        "The user can open each address. Pass a name as image to vary it again.",
+        "The user can open each address. Pass a name as image to vary it again. Kind of variation: "
+        "flat color images, for tests.",
     ]
 
 

@@ -113,11 +113,12 @@ def test_content_and_artifact_of_a_call(tool: ImageVariationTool, root: Path) ->
     assert len(message.artifact["images"]) == 3
     for item in message.artifact["images"]:
         assert set(item) == {
-            *("handle", "path", "sha256", "width", "height", "seed", "engine", "created")
+            *("handle", "path", "sha256", "width", "height", "seed", "engine", "model", "created")
         }
         assert item["handle"] in message.content
         assert (root / item["path"]).stem == item["handle"]
-        assert (item["width"], item["height"], item["engine"]) == (256, 256, "instant")
+        assert (item["width"], item["height"]) == (256, 256)
+        assert (item["engine"], item["model"]) == ("instant", "instant")
     assert json.loads(json.dumps(message.artifact)) == message.artifact
     assert len(message.content) < 400
 
@@ -602,3 +603,20 @@ def test_compression_of_the_source_does_not_matter(root: Path) -> None:
         message = tool.invoke(call(image="dog.png", n=2))
         handles.add(tuple(image["handle"] for image in message.artifact["images"]))
     assert len(handles) == 1
+
+
+@pytest.mark.parametrize("kind", ["", "two\nlines", "x" * 81, 7])
+def test_an_engine_with_a_wrong_variation_kind(root: Path, kind: object) -> None:
+    """A `variation_kind` that is not one short line is an error on construction."""
+    engine: Any = SmallEngine()
+    engine.variation_kind = kind
+    with pytest.raises(EngineError, match="variation_kind of the engine SmallEngine must be one"):
+        ImageVariationTool(root_dir=root, engine=engine)
+
+
+def test_an_engine_without_a_variation_kind(root: Path) -> None:
+    """If an engine does not say what it makes, the text does not either."""
+    engine: Any = SmallEngine()
+    engine.variation_kind = None
+    text = ImageVariationTool(root_dir=root, engine=engine).invoke({"image": "cat.jpg"})
+    assert "Kind of variation" not in text

@@ -297,3 +297,22 @@ def test_it_has_the_texts_of_the_langchain_tool(root: Path) -> None:
     urls = [image["url"] for image in output.raw_output["images"]]
     assert urls == [image["url"] for image in message.artifact["images"]]
     assert not spec.image_variation(urls[1], size="256x256").is_error
+
+
+async def test_the_model_may_choose_the_strength(root: Path) -> None:
+    """With `expose_strength`, the tool has the same argument as LangChain's, and otherwise none."""
+    settings: Any = {"root_dir": root, "engine": "local"}
+    plain_tool = make_tool(**settings)
+    assert "strength" not in plain_tool.metadata.get_parameters_dict()["properties"]
+    assert "'strength' is not an argument" in plain_tool(image="cat.jpg", strength=0.2).content
+    tool = make_tool(**settings, expose_strength=True)
+    schema = tool.metadata.get_parameters_dict()["properties"]["strength"]
+    assert (schema["type"], schema["minimum"], schema["maximum"]) == ("number", 0, 1)
+    arguments: Any = {"image": "cat.jpg", "size": "256x256", "strength": 0.25}
+    for output in (tool(**arguments), await tool.acall(**arguments)):
+        assert output.raw_output["images"][0]["strength"] == 0.25
+    error = tool(image="cat.jpg", strength=2)
+    assert error.is_error
+    assert "strength must be a number from 0 to 1, got 2" in error.content
+    with pytest.raises(InvalidRequestError, match="InstantEngine has no with_options"):
+        make_tool(root_dir=root, expose_strength=True)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.batch.distribution import declare
 
-__all__ = ["count_made_images", "declare_engines"]
+__all__ = ["count_made_images", "declare_engines", "read_devices"]
 
 _ENTRY_POINTS = """[langchain_image_variation.engines]
 logged = engines_of_tests:Logged
@@ -23,6 +23,8 @@ forking = engines_of_tests:Forking
 hosted = engines_of_tests:Hosted
 lacking = not_installed_here:Engine [gpu]
 noisy = engines_of_tests:Noisy
+noting = engines_of_tests:Noting
+on_device = engines_of_tests:OnDevice
 slow = engines_of_tests:Slow
 refused = engines_of_tests:Refused
 wandering = engines_of_tests:Wandering
@@ -31,7 +33,9 @@ _MODULE = '''
 import hashlib, os, pathlib, sys, threading, time
 from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine, _flat_png
-from langchain_image_variation.exceptions import AuthenticationError, OutputError
+from langchain_image_variation.exceptions import (
+    AuthenticationError, InvalidRequestError, OutputError
+)
 
 with open(os.environ["ENGINE_LOG"] + ".processes", "a") as log:
     log.write(f"{os.getpid()}\\n")
@@ -163,6 +167,38 @@ class Noisy(InstantEngine):
         return super().create_variation(request)
 
 
+class Noting(InstantEngine):
+    """Names its model, and leaves a note."""
+
+    def create_variation(self, request):
+        answer = super().create_variation(request)
+        answer.model, answer.note = "small", "Made at 512x512 and enlarged."
+        return answer
+
+
+class OnDevice(Logged):
+    """Computes on a device. Logs the device and the number of threads of each process."""
+
+    def __init__(self, *, seed=0, device="auto", threads=None):
+        super().__init__(seed=seed)
+        self.device, self.threads = device, threads
+
+    @classmethod
+    def devices(cls):
+        with open(os.environ["ENGINE_LOG"] + ".listings", "a") as log:
+            log.write("listed\\n")
+        return os.environ["ENGINE_DEVICES"].split()
+
+    def create_variation(self, request):
+        if self.device == "cuda:9":
+            raise InvalidRequestError("There is no device 'cuda:9'.", param="device")
+        names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NODE")
+        settings = [self.device, self.threads, *map(os.environ.get, names)]
+        with open(os.environ["ENGINE_LOG"] + ".devices", "a") as log:
+            log.write(" ".join(map(str, [os.getpid(), *settings])) + "\\n")
+        return super().create_variation(request)
+
+
 class Refused(InstantEngine):
     """Fails with a wrong key."""
 
@@ -196,3 +232,15 @@ def count_made_images() -> Counter[str]:
     """Return how often each image was made, by the hash of its source and its seed."""
     log = Path(os.environ["ENGINE_LOG"])
     return Counter(log.read_text().splitlines() if log.exists() else [])
+
+
+def read_devices() -> dict[str, list[str]]:
+    """Return the device, the option `threads` and the environment that each process computed with.
+
+    The keys are the ids of the processes. The environment is `OMP_NUM_THREADS`,
+    `CUDA_VISIBLE_DEVICES` and `NODE`. The log is cleared.
+    """
+    log = Path(os.environ["ENGINE_LOG"] + ".devices")
+    lines = [line.split() for line in log.read_text().splitlines()]
+    log.unlink()
+    return {process: settings for process, *settings in lines}

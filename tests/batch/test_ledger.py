@@ -24,7 +24,7 @@ def output_path(position: int, index: int) -> str:
 def recorded_image(position: int, index: int) -> RecordedImage:
     """Return what the ledger should know about that image."""
     path = output_path(position, index)
-    return RecordedImage(path, f"{position:032}{index:032}", position * 10 + index)
+    return RecordedImage(path, f"{position:032}{index:032}", position * 10 + index, None, None)
 
 
 def rows_of(position: int) -> list[OutputRow]:

@@ -312,6 +312,16 @@ def test_workers_that_cannot_start_end_the_run(
 
 
 @pytest.mark.slow
+def test_the_manifest_names_model_and_note() -> None:
+    """The manifest has the model and the note of the engine, also for images of an earlier run."""
+    shutil.copy("photos/0.png", "photos/copy.png")
+    for arguments in (["-n", "1"], ["-n", "2"], ["-n", "2", "photos/copy.png"]):
+        assert run("photos/0.png", *arguments, "--engine", "noting") == 0
+    rows = read_manifest()
+    assert [row["model"] for row in rows] == ["small"] * 4
+    assert [row["note"] for row in rows] == ["Made at 512x512 and enlarged."] * 4
+
+
 def test_another_fit_makes_other_images(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run with another --fit in the same folder reuses nothing and replaces nothing."""
     (photos / "wide.png").write_bytes(non_square_png())

@@ -19,10 +19,19 @@ def run(
     input: bytes | None = None,
     env: dict[str, str] | None = None,
     timeout: float = 60,
+    warnings: str = "error",
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the program with more environment variables, and return what it wrote as bytes."""
+    """Run the program with more environment variables, and return what it wrote as bytes.
+
+    Args:
+        *arguments: The arguments of the program.
+        input: What it reads from standard input.
+        env: More environment variables.
+        timeout: The most seconds that it may take.
+        warnings: What Python does with a warning.
+    """
     return subprocess.run(
-        [sys.executable, "-W", "error", *PROGRAM[1:], *arguments],
+        [sys.executable, "-W", warnings, *PROGRAM[1:], *arguments],
         input=input,
         env={**os.environ, **(env or {})},
         capture_output=True,
@@ -37,6 +46,7 @@ def run_in_terminal(
     env: dict[str, str] | None = None,
     watch: Callable[[str], object] | None = None,
     stdout: int | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> tuple[int, str]:
     """Run the program in a terminal, and return its exit code and everything that it wrote there.
 
@@ -46,11 +56,12 @@ def run_in_terminal(
         env: More environment variables.
         watch: Called with everything that was written, whenever there is more of it.
         stdout: The standard output of the program. By default, the terminal.
+        program: The command that runs it.
     """
     terminal, child_side = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [*program, *arguments],
         stdin=child_side,
         stdout=child_side if stdout is None else stdout,
         stderr=child_side,

@@ -56,11 +56,11 @@ def test_names_do_not_depend_on_compression(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_json_is_printed_instead_of_files(capsys: pytest.CaptureFixture[str]) -> None:
-    """With --json, no file is written, and standard output is one ImagesResponse."""
+    """With --json, no file is written, and the ImagesResponse has its engine and model."""
     arguments = ["create", "photo.jpg", "--n", "2", "--size", "512x512", "--json"]
     assert main([*arguments, "--engine", "instant", "--response-format", "b64_json"]) == 0
     body = capsys.readouterr().out
-    assert list(json.loads(body)) == ["created", "data"]
+    assert list(json.loads(body)) == ["created", "data", "engine", "model"]
     assert len([image.read() for image in ImagesResponse.from_json(body).data]) == 2
     assert os.listdir() == ["photo.jpg"]
 
@@ -142,7 +142,8 @@ BAD = [
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
     (
         "photo.jpg --engine magic",
-        "There is no engine 'magic'. Installed engines: gpt-image, instant, local, variations.",
+        "There is no engine 'magic'. Installed engines: auto, diffusers, fal, gpt-image, "
+        "instant, local, recraft, replicate, variations.",
     ),
     (
         "photo.jpg --engine instant --strength 1",
@@ -214,20 +215,25 @@ def listed_engines(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, s
     out, err = capsys.readouterr()
     assert err == ""
     assert max(map(len, out.splitlines())) <= 100
-    # A long description continues on the next line.
-    lines = [
-        re.split(r" {2,}", line, maxsplit=2) for line in re.sub(r"\n {9,}", " ", out).splitlines()
-    ]
+    # A long description continues on the next line. The models come after the engines.
+    engines = re.sub(r"\n {9,}", " ", out.partition("\n\n")[0])
+    lines = [re.split(r" {2,}", line, maxsplit=2) for line in engines.splitlines()]
     return {name: (state, description) for name, state, description in lines}
 
 
 def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
     """An engine without the key or the address that it needs is not called usable."""
     engines = listed_engines(capsys)
+    state, description = engines.pop("diffusers")
+    assert state == "usable" or "[diffusers]" in description
     assert {name: state for name, (state, _) in engines.items()} == {
+        "auto": "usable",
+        "fal": "needs setup",
         "gpt-image": "needs setup",
         "instant": "usable",
         "local": "usable",
+        "recraft": "needs setup",
+        "replicate": "needs setup",
         "variations": "needs setup",
     }
     assert "set OPENAI_API_KEY" in engines["gpt-image"][1]
@@ -255,8 +261,10 @@ def test_engines_heed_the_environment(
     """An engine is usable if the environment has what it needs, and no key is printed."""
     monkeypatch.setenv(variable, value)
     engines = listed_engines(capsys)
+    # It depends on its extra.
+    del engines["diffusers"]
     assert {name for name, (state, _) in engines.items() if state == "usable"} == {
-        *("instant", "local"),
+        *("auto", "instant", "local"),
         *usable,
     }
     assert "sk-test" not in repr(engines)
@@ -469,3 +477,20 @@ def test_an_interrupt_leaves_no_incomplete_file() -> None:
     assert err.strip().endswith("image-variation: interrupted; no file is half-written.")
     assert "Traceback" not in err
     assert os.listdir("out") == []
+
+
+def test_pull_names_its_extra() -> None:
+    """Without the library of the Hub, `pull` says what to install."""
+    code = (
+        "import sys; sys.modules['huggingface_hub'] = None; "
+        "from langchain_image_variation.cli import main; sys.exit(main(['pull', 'unclip']))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert completed.returncode == 1
+    assert completed.stderr.startswith(
+        "image-variation: This command needs the package 'huggingface_hub', which is not "
+        "installed. Run: pip install "
+    )
+    assert "[diffusers]" in completed.stderr

@@ -36,10 +36,25 @@ def script() -> str:
 @pytest.mark.parametrize(
     ("arguments", "candidates"),
     [
-        ([""], {"batch", "completion", "create", "engines", "serve"}),
+        ([""], {"batch", "completion", "create", "engines", "pull", "serve"}),
         (["cre"], {"create"}),
-        (["create", "--st"], {"--strength"}),
-        (["create", "--engine", ""], {"gpt-image", "instant", "local", "variations"}),
+        (["create", "--str"], {"--strength"}),
+        (["create", "--model", "un"], {"unclip"}),
+        (["pull", "ip"], {"ip-adapter", "ip-adapter-xl"}),
+        (["serve", "--model-path", "ph"], {"photos/"}),
+        (
+            ["create", "--engine", ""],
+            {
+                "diffusers",
+                "fal",
+                "gpt-image",
+                "instant",
+                "local",
+                "recraft",
+                "replicate",
+                "variations",
+            },
+        ),
         (["create", "photo.jpg", "--size", ""], {"256x256", "512x512", "1024x1024"}),
         (["create", "photo.jpg", "--format", "j"], {"jpeg"}),
         (["create", "ph"], {"photo.jpg", "photos/"}),

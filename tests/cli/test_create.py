@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import signal
 import subprocess
@@ -185,6 +186,40 @@ def test_several_images_share_one_engine_and_seed(
     seed = err.splitlines()[-1].removeprefix("Make these again with --seed ").rstrip(".")
     assert main([*command, "--seed", seed]) == 0
     assert capsys.readouterr().out == out
+
+
+def test_the_engine_may_leave_a_note(
+    other_photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The engine's note and model are printed once for all images, and are in the JSON."""
+    declare(tmp_path, "noting", "noting = noting:Engine\n")
+    (tmp_path / "noting.py").write_text(
+        "from langchain_image_variation.engines.instant import InstantEngine\n"
+        "class Engine(InstantEngine):\n"
+        "    def create_variation(self, request):\n"
+        "        response = super().create_variation(request)\n"
+        "        response.model, response.note = 'small', 'Made at 512x512 and enlarged.'\n"
+        "        return response\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = ["--size", "256x256", "--fit", "keep", "--engine", "noting"]
+    assert main(["create", str(other_photo), str(other_photo), *options]) == 0
+    assert capsys.readouterr().err.splitlines()[:-1] == [
+        "Made at 512x512 and enlarged.",
+        "Made by noting with the model small.",
+    ]
+    assert main(["create", "photo.jpg", *options, "--json"]) == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert [answer[name] for name in ("engine", "model", "note")] == [
+        *("noting", "small", "Made at 512x512 and enlarged.")
+    ]
+    assert "Made at 512x512 and enlarged." in err
+    assert main(["create", "photo.jpg", *options, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_an_image_can_come_and_go_by_streams() -> None:

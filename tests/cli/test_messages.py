@@ -21,6 +21,7 @@ ONLY_IN_PYTHON = {
     "extra_body": "an argument of a call",
     "extra_fields": "a parameter without an option",
     "extra_headers": "an argument of a call",
+    "extra_input": "a parameter without an option",
     "file_name": "a tuple of the SDK",
     "http_client": "a parameter without an option",
     "input_fidelity": "a parameter without an option",
@@ -49,6 +50,8 @@ ONLY_IN_PYTHON = {
     "time(": "an error for the author of an engine",
     "int(": "an error for the author of an engine",
     "ImagesResponse(": "an error for the author of an engine",
+    "set_start_method": "a program that forks, for its author",
+    "variation_kind": "an error for the author of an engine",
     "X(": "an object that is not an engine",
 }
 """Names in messages that no command can cause, with reasons."""
@@ -99,8 +102,13 @@ def test_messages_name_no_parameter_of_python(text: str, monkeypatch: pytest.Mon
     [
         ("n must be 1 to 10.", "--n must be 1 to 10."),
         ("is base_url right?", "is --base-url right?"),
+        ("Run `pull unclip`, or pass download=True.", "Run `pull unclip`."),
         ("fit='crop' or fit='pad' would do.", "--fit crop or --fit pad would do."),
         ("at most 1 variation per call, got n=4.", "at most 1 variation per call, got --n 4."),
+        (
+            "The option safety=False turns the checker off; mirror=True mirrors.",
+            "The option --no-safety turns the checker off; --mirror mirrors.",
+        ),
         ("ask for response_format 'b64_json'.", "ask for --response-format 'b64_json'."),
         (
             "The model 'n' has no size, and names seed.",
@@ -187,7 +195,7 @@ MISTAKES = [
     ("create", "create: the following arguments are required: PHOTO; see"),
     ("creat photo.jpg", "there is no command 'creat'; did you mean create?; see"),
     ("photo.jpg -n 2", "'photo.jpg'; did you mean image-variation create photo.jpg?; see"),
-    ("vary photo.jpg", "'vary' (choose from create, batch, serve, engines, completion); see"),
+    ("vary photo.jpg", "(choose from create, batch, serve, engines, pull, completion); see"),
     ("--seed 7 create photo.jpg", "--seed comes before the command; options go after it; see"),
     ("create photo.jpg -x", "create: unrecognized arguments: -x; see"),
     ("batch photo.jpg --galery", "--galery; did you mean --gallery?; see"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT
+from tests.extras import skip_without
 
 _PYTHON = f'[ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"'
 # The whole suite does not run inside itself. Commands with further arguments do run.
@@ -53,3 +54,31 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{address}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", "any-text")
         yield address
+
+
+@pytest.fixture
+def models(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve a tiny `sd-variations` with random weights as the Hub, and save it in `my-model`.
+
+    Without the extra `diffusers`, the test is skipped.
+    """
+    for package in ("accelerate", "diffusers", "safetensors", "torch", "transformers"):
+        skip_without(package)
+    from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
+    from tests.engines.diffusers.fake_hub import (
+        HubRepository,
+        hub_environment,
+        read_files,
+        run_fake_hub,
+    )
+    from tests.engines.diffusers.tiny import save_tiny_model
+
+    files = read_files(save_tiny_model(DEFAULT_PRESET.name, checkout / "my-model"))
+    with run_fake_hub() as hub:
+        for part in DEFAULT_PRESET.parts:
+            hub.repositories[part.repository] = HubRepository(files, (part.revision,))
+        for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in hub_environment(hub, checkout / "models").items():
+            monkeypatch.setenv(name, value)
+        yield

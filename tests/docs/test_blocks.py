@@ -22,6 +22,8 @@ from tests.server.serving import installed_client
 
 SERVED = re.compile(r"(127\.0\.0\.1|localhost):8000")
 """The address of `image-variation serve`, which the tests serve on another port."""
+DIFFUSERS = re.compile(r"--engine diffusers|DiffusersEngine|load_engine\(\"diffusers\"")
+"""Uses of the engine `diffusers`, for which the Hub has a tiny model, and so has `my-model`."""
 
 
 def test_every_fence_is_a_block() -> None:
@@ -99,6 +101,8 @@ def test_python_blocks_run(
     blocks = page.running("program")
     source = "\n".join(block.text for block in blocks)
     skip_without_imports(source.replace(">>> ", ""))
+    if DIFFUSERS.search(source):
+        request.getfixturevalue("models")
     names: dict[str, Any] = {"__name__": "__main__"}
     if re.search(r"\bmodel\b", source):
         from tests.docs.models import Caller
@@ -164,7 +168,9 @@ def test_subclasses_of_the_kit_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with("shell"))
-def test_commands_run_as_shown(checkout: Path, monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
+def test_commands_run_as_shown(
+    checkout: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, page: Page
+) -> None:
     """A page's commands run in one shell, and console sessions print what the page shows.
 
     Creating an environment and installing into it need the network, so both are done in advance.
@@ -173,6 +179,8 @@ def test_commands_run_as_shown(checkout: Path, monkeypatch: pytest.MonkeyPatch, 
     blocks = page.running("shell")
     if any("curl" in block.text for block in blocks) and not shutil.which("curl"):
         pytest.skip("curl is not installed")
+    if any(DIFFUSERS.search(block.text) for block in blocks):
+        request.getfixturevalue("models")
     for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     port = free_port()

@@ -6,7 +6,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.docs.pages import ROOT, find_page
 
@@ -55,19 +54,6 @@ def test_the_llama_index_example_runs(checkout: Path) -> None:
     assert done.stdout.count("image_variation: Made ") == 2
     assert "There is no image 'cat.png' here." in done.stdout
     assert len(list(Path("examples/variations").glob("*/*.png"))) == 4
-
-
-@pytest.mark.slow
-def test_the_example_script_draws_the_sheet(tmp_path: Path) -> None:
-    """The script behind the README's image draws it in the same size."""
-    sheet = tmp_path / "sheet.jpg"
-    script = ROOT / "examples" / "contact_sheet.py"
-    subprocess.run([sys.executable, script, "--output", sheet], check=True, timeout=120)
-    with (
-        Image.open(sheet) as new_sheet,
-        Image.open(script.with_name("contact-sheet.jpg")) as readme_sheet,
-    ):
-        assert new_sheet.size == readme_sheet.size
 
 
 def test_the_gate_runs_the_two_commands_of_the_readme() -> None:

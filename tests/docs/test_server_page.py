@@ -1,3 +1,4 @@
+import argparse
 import re
 import subprocess
 import sys
@@ -6,17 +7,23 @@ from typing import Any
 
 import httpx
 
+from langchain_image_variation.cli.options import add_engine
 from pytest_image_variation.samples import square_png
 from tests.docs.pages import find_page, table
 from tests.extras import skip_without
 from tests.server.serving import serving
 
 PAGE = find_page("docs/server.md")
-ENGINE_OPTIONS = {
-    *("--base-url", "--engine", "--help", "--prompt", "--seed", "--server", "--strength"),
-    *("--framing", "--mirror", "--light", "--arrange"),
-    *("--no-framing", "--no-mirror", "--no-light", "--no-arrange"),
-}
+
+
+def _engine_options() -> set[str]:
+    parser = argparse.ArgumentParser()
+    add_engine(parser)
+    names = [name for action in parser._actions for name in action.option_strings]
+    return {name for name in names if name.startswith("--")}
+
+
+ENGINE_OPTIONS = _engine_options()
 """The options that `serve` shares with `create`, and `--help`."""
 
 

@@ -13,6 +13,13 @@ from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.cli.options import add_engine
 from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.engines.auto import AUTO
+from langchain_image_variation.engines.diffusers.engine import MAX_REDRAWS
+from langchain_image_variation.engines.diffusers.families import Settings
+from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
+from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
+from langchain_image_variation.engines.loading import engine_names, load_engine_class
+from langchain_image_variation.engines.traits import is_hosted
 from langchain_image_variation.files.storage_policy import STORAGE_KINDS
 from langchain_image_variation.hosted.answer import MAX_ERROR_BYTES
 from langchain_image_variation.hosted.json_text import MAX_FRAME_BYTES
@@ -271,5 +278,43 @@ def test_the_table_of_create_is_complete() -> None:
     ).stdout
     heads = re.findall(r"^  (-.+?)(?:  |$)", help_text, re.MULTILINE)
     options = {option for head in heads for option in re.findall(r"--[a-z-]+", head)}
-    parts = ("framing", "mirror", "light", "arrange")
+    parts = ("framing", "mirror", "light", "arrange", "safety")
     assert documented_options == options - {"--help"} | {f"--no-{part}" for part in parts}
+
+
+def test_the_page_of_engines_lists_all() -> None:
+    """The comparison of engines has a row for each engine, and says which ones are billed."""
+    head = (
+        "| engine | makes | prompt | seed | images per billed call | strength | "
+        "what leaves your machine | price |"
+    )
+    rows = table("docs/engines.md", head)
+    assert sorted(rows) == sorted(f"`{name}`" for name in (AUTO, *engine_names()))
+    for name in engine_names():
+        if name != "diffusers":
+            nothing_leaves = "| nothing |" in rows[f"`{name}`"]
+            assert nothing_leaves != is_hosted(load_engine_class(name))
+
+
+def test_the_page_of_models_lists_the_presets() -> None:
+    """The page of the engine `diffusers` states each preset's side, license and gate."""
+    head = "| name | what it is | side | license | accept it first? |"
+    rows = table("docs/diffusers.md", head)
+    assert [*rows] == [f"`{name}`" for name in PRESETS]
+    for name, preset in PRESETS.items():
+        *_, side, license, gate = rows[f"`{name}`"].strip("| ").split(" | ")
+        assert side == str(preset.side)
+        assert preset.license in license.replace("\\", "")
+        assert ("yes" in gate) == preset.is_gated
+    assert ": the default |" in rows[f"`{DEFAULT_PRESET.name}`"]
+
+
+def test_the_page_of_models_states_what_strength_does() -> None:
+    """The page of the engine `diffusers` states how a strength of 0, 0.5 and 1 changes guidance."""
+    rows = table("docs/diffusers.md", "| model | what changes | at 0 | at 0.5 | at 1 |")
+    scales = [weakened_guidance(Settings(1, 2.0, strength)) for strength in (0, 0.5, 1)]
+    assert scales == [3, 2, 1]
+    assert "1.5 times" in rows["`sd-variations`, `kandinsky`"]
+    assert rows["`sd-variations`, `kandinsky`"].endswith("| as it is | half of it |")
+    assert MAX_REDRAWS == 3
+    assert "drawn\nagain, up to three times" in find_page("docs/diffusers.md").text

@@ -1,9 +1,9 @@
-"""An image for tests of the local engine's steps."""
+"""Images for tests of the local engine's steps."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["scene"]
+__all__ = ["scene", "stones"]
 
 
 def scene(side: int = 256, channels: int = 3) -> NDArray[np.uint8]:
@@ -18,3 +18,22 @@ def scene(side: int = 256, channels: int = 3) -> NDArray[np.uint8]:
         inside = (y - cy) ** 2 + (x - cx) ** 2 < (0.03 + radius) ** 2
         image[inside] = generator.uniform(0, 255, 3)
     return image.astype(np.uint8)[..., :channels]
+
+
+def stones(side: int = 256) -> NDArray[np.uint8]:
+    """About a hundred stones of several colors, lit from the left: a source that is rearranged."""
+    generator = np.random.default_rng(6)
+    y, x = np.mgrid[:side, :side] / side
+    image = np.full((side, side, 3), 40.0)
+    nearest = np.full((side, side), np.inf)
+    for row in range(11):
+        for column in range(11):
+            cy, cx = (np.array([row, column]) + generator.uniform(-0.3, 0.3, 2)) / 10
+            distance = 10 * np.hypot(y - cy, x - cx)
+            light = 1.1 - 4 * (x - cx) - 0.6 * distance**2
+            is_stone = (distance < 0.62) & (distance < nearest)
+            color = generator.uniform(60, 200, 3)
+            image[is_stone] = light[is_stone, None] * color
+            nearest = np.minimum(nearest, distance)
+    image += 12 * generator.standard_normal((side, side, 1))
+    return np.asarray(np.clip(image, 0, 255), dtype=np.uint8)

@@ -14,7 +14,12 @@ from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.engines.traits import check_model, engine_models
+from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.traits import (
+    check_model,
+    engine_models,
+    engine_variation_kind,
+)
 from langchain_image_variation.exceptions import (
     EngineError,
     InvalidRequestError,
@@ -382,3 +387,22 @@ class TestSignatures:
         engines: list[Any] = [Static(), Optional(), Decorated()]
         for engine in (*engines, SimpleNamespace(create_variation=respond(PNG, PNG))):
             assert len(call_engine(engine, REQUEST).data) == 2
+
+
+def test_our_engines_say_what_they_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each engine of this project has a kind of variation, and names its model."""
+    monkeypatch.setenv("OPENAI_API_KEY", "any-text")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    for name in ("gpt-image", "instant", "local", "variations"):
+        engine = load_engine(name)
+        assert engine_variation_kind(engine)
+        if name in ("instant", "local"):
+            assert call_engine(engine, REQUEST).model == name
+
+
+def test_the_model_of_a_request_is_named() -> None:
+    """If the engine does not name its model, the response names the one that was requested."""
+    engine = Engine(respond(PNG, PNG))
+    assert call_engine(engine, REQUEST).model is None
+    request = REQUEST.model_copy(update={"model": "large"})
+    assert call_engine(engine, request).model == "large"

@@ -9,7 +9,7 @@ from langchain_image_variation import CreateImageVariationRequest, cut_back, loa
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.engines.local.bars import Bars
 from langchain_image_variation.images.padding import add_blurred_bars, add_mirrored_bars
-from tests.engines.scene import scene
+from tests.engines.scene import scene, stones
 
 
 def _wide() -> Image.Image:
@@ -34,6 +34,17 @@ def test_bars_are_found_exactly(add: object, is_wide: bool) -> None:
     assert np.abs(_values(again) - _values(square)).mean() < 12
 
 
+@pytest.mark.parametrize("height", [400, 341, 288, 171])
+def test_bars_next_to_fine_detail_are_found(height: int) -> None:
+    """Blurred bars of a texture are found, although blur removes most of its detail."""
+    image = Image.fromarray(stones(512)[:height])
+    margin = (512 - height) // 2
+    for square in (add_blurred_bars(image, margin), add_mirrored_bars(image, margin)):
+        bars = Bars.find(square)
+        assert bars is not None
+        assert (bars.start, bars.end) == (margin, margin + height)
+
+
 def test_a_scaled_square_has_bars() -> None:
     """A padded image that was scaled, as files over 4 MB are, still has bars."""
     photo = Image.fromarray(scene(1024)[320:900, :1000])
@@ -46,15 +57,24 @@ def test_a_scaled_square_has_bars() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_images_without_bars_have_none(mode: str) -> None:
-    """A photo, a ramp, a symmetric logo, plain images and tiny images have no bars."""
+    """A photo, ramps, symmetric drawings, a pattern, and plain or tiny images have no bars."""
     logo = Image.new("L", (256, 256), 255)
     ImageDraw.Draw(logo).ellipse((40, 30, 216, 220), fill=90)
     ImageDraw.Draw(logo).rectangle((100, 90, 156, 200), fill=20)
+    frame = Image.new("L", (256, 256), 255)
+    ImageDraw.Draw(frame).rectangle((13, 13, 242, 242), outline=0, width=4)
+    ImageDraw.Draw(frame).ellipse((60, 30, 196, 220), outline=0, width=5)
+    dots = Image.new("L", (256, 256), 255)
+    for y in range(0, 256, 30):
+        for x in range(0, 256, 30):
+            ImageDraw.Draw(dots).ellipse((x, y, x + 17, y + 17), fill=90)
     ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
     images = [
         Image.fromarray(scene()),
         logo,
         logo.transpose(Image.Transpose.ROTATE_90),
+        frame,
+        dots,
         *(Image.fromarray(one) for one in (ramp, np.ascontiguousarray(ramp.T))),
         *(Image.new("RGB", (side, side), (9, 9, 9)) for side in (1, 2, 16, 300)),
     ]

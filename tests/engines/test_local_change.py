@@ -13,7 +13,7 @@ from langchain_image_variation.engines.local import pyramid, quilt, warp
 from langchain_image_variation.engines.local.change import Yardstick
 from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.synthesis import Synthesis
-from tests.engines.scene import scene
+from tests.engines.scene import scene, stones
 
 Bytes = NDArray[np.uint8]
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def test_change_rises_with_strength_and_nothing_breaks() -> None:
 
 @pytest.mark.slow
 def test_only_even_images_are_rearranged() -> None:
-    """At 0.8, patches of grass are rearranged and those of a portrait are not. At 1, all are."""
+    """Above 0.6, patches of grass are rearranged, and those of a portrait or a drawing never."""
     with Image.open(PHOTO.with_name("tea-garden.jpg")) as photo:
         box = (100, 0, 500, 400)
         grass = np.asarray(photo.convert("RGB").resize((256, 256), box=box))
@@ -74,7 +74,9 @@ def test_only_even_images_are_rearranged() -> None:
         (grass, 0.5, False),
         (grass, 0.8, True),
         (_photo(), 0.8, False),
-        (_photo(), 1.0, True),
+        (stones(), 1.0, True),
+        (_photo(), 1.0, False),
+        (_pattern(), 1.0, False),
     ):
         plain, synthesis = (Synthesis(source, strength, arrange=on) for on in (False, True))
         assert (plain.draw(2) != synthesis.draw(2)).any() == is_rearranged
@@ -123,7 +125,7 @@ def _fine(kind: str) -> Bytes:
 def test_every_level_is_reported() -> None:
     """While an image is made, the finished share is reported after each level and never falls."""
     shares: list[float] = []
-    Synthesis(scene(), 1.0).draw(0, shares.append)
+    Synthesis(stones(), 1.0).draw(0, shares.append)
     coarse = [side for side in pyramid.sides(16) if side <= 44]
     assert len(shares) >= 4 * len(coarse) + len(pyramid.sides(16)) - len(coarse)
     assert shares == sorted(shares)
@@ -137,21 +139,35 @@ def test_jobs_can_run_in_any_order() -> None:
     def backwards(jobs: Sequence[Callable[[], T]], /) -> list[T]:
         return [job() for job in reversed(jobs)][::-1]
 
-    for strength in (0.3, 1.0):
-        other = Synthesis(scene(), strength, run=backwards).draw(2, run=backwards)
-        assert (_variations(strength)[2] == other).all()
+    for source, strength in ((scene(), 0.3), (stones(), 1.0)):
+        one = Synthesis(source, strength).draw(2)
+        other = Synthesis(source, strength, run=backwards).draw(2, run=backwards)
+        assert (one == other).all()
 
 
 @pytest.mark.slow
 def test_without_completeness_more_is_lost() -> None:
     """Completeness keeps the share of each color closer to the source."""
-    source = scene()
-    careless = Synthesis(source, 1.0, complete=False)
+    source = stones()
     loss, careless_loss = (
-        np.mean([_lost_colors(source, variation) for variation in variations])
-        for variations in (_variations(1.0)[:2], [careless.draw(seed) for seed in range(2)])
+        np.mean([_lost_colors(source, synthesis.draw(seed)) for seed in range(2)])
+        for synthesis in (
+            Synthesis(source, 1.0, framing=False, complete=complete) for complete in (True, False)
+        )
     )
     assert loss < careless_loss
+
+
+def _pattern() -> Bytes:
+    """Draw a pattern of dots in flat colors."""
+    image = Image.new("RGB", (256, 256), "white")
+    pen = ImageDraw.Draw(image)
+    for y in range(8, 256, 32):
+        for x in range(8, 256, 32):
+            pen.ellipse(
+                (x, y, x + 16, y + 16), (200, 60, 60) if (x + y) // 32 % 2 else (40, 60, 120)
+            )
+    return np.asarray(image)
 
 
 @cache

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -39,6 +40,33 @@ def test_what_is_salient_stays_inside(y: int, x: int) -> None:
         border = np.concatenate([disc[0], disc[-1], disc[:, 0], disc[:, -1]])
         assert not border.any()
         assert disc.sum() > 0.9 * _is_disc(source).sum()
+
+
+@pytest.mark.parametrize(("tip", "height"), [(14, 50), (18, 70), (24, 40)])
+def test_masts_are_not_cut(tip: int, height: int) -> None:
+    """A pale mast that is two pixels wide stays whole, though it hardly differs from the sky."""
+    source = _still_life(128, 128, 30)
+    for column in (70, 150, 190):
+        source[tip : tip + height, column : column + 2] += np.uint8(20)
+    mast = source[..., 1].astype(int) - _still_life(128, 128, 30)[..., 1] > 10
+    marked = np.dstack([source, np.where(mast, 255, 0).astype(np.uint8)])
+    survey, quilt = Survey.of(source), Quilt(marked)
+    for seed in SEEDS:
+        shown = quilt.draw(look_through(choose_view(survey, seed, 0.2, 1.0), 256), snap=False)
+        is_mast = shown[..., 3] > 128
+        border = np.concatenate([is_mast[0], is_mast[-1], is_mast[:, 0], is_mast[:, -1]])
+        assert not border.any()
+
+
+def test_a_large_view_hardly_moves() -> None:
+    """A view that must show nearly all of the source turns and tilts less than a closer one."""
+    objects = np.zeros((64, 64), dtype=np.int64)
+    objects[2:62, 2:62] = 255
+    survey = dataclasses.replace(Survey.of(scene()), objects=objects)
+    for seed in SEEDS:
+        view = choose_view(survey, seed, 0.2, 1.0)
+        assert view.side > 0.95
+        assert max(abs(view.turn), *(abs(tilt) for tilt in view.tilt)) < 0.05
 
 
 def test_views_of_consecutive_seeds_differ() -> None:

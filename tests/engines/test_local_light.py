@@ -124,7 +124,7 @@ def test_light_can_be_turned_off() -> None:
 
 
 @pytest.mark.parametrize("mood", MOOD_INDEXES)
-@pytest.mark.parametrize("amount", [0.15, 1.0])
+@pytest.mark.parametrize("amount", [0.15, 1.0, 1.3])
 def test_light_clips_no_colors(mood: int, amount: float) -> None:
     """However rich colors are, different ones stay different."""
     generator = np.random.default_rng(0)

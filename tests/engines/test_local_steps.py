@@ -188,14 +188,13 @@ def test_a_velocity_has_unit_speed() -> None:
 
 
 def test_the_schedule_rises_without_jumps() -> None:
-    """With strength, every change grows in small steps, and less even images are rearranged."""
+    """With strength, every change grows in small steps."""
     steps = [schedule(strength) for strength in np.linspace(0, 1, 101)]
     for one, other in itertools.pairwise(steps):
         for name, most in (("crop", 0.01), ("motion", 0.03), ("light", 0.03), ("sway", 0.001)):
             assert 0 <= getattr(other, name) - getattr(one, name) < most
         assert 0 <= other.reach - one.reach < 0.01
         assert 0 <= other.share - one.share < 0.03
-        assert 0 <= one.evenness - other.evenness < 0.1
         assert one.mirrors <= other.mirrors
         assert one.arranges <= other.arranges
     assert steps[0].crop < steps[30].crop < steps[50].crop < steps[100].crop

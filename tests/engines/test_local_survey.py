@@ -5,11 +5,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from langchain_image_variation.engines.local.lettering import has_text
+from langchain_image_variation.engines.local.lettering import has_print
 from langchain_image_variation.engines.local.salience import salience
+from langchain_image_variation.engines.local.slender import find_slender
 from langchain_image_variation.engines.local.straightness import straightness
 from langchain_image_variation.engines.local.survey import Survey
-from tests.engines.scene import scene
+from tests.engines.scene import scene, stones
 
 Bytes = NDArray[np.uint8]
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -36,7 +37,7 @@ def _page(*, is_dark: bool = False) -> Image.Image:
 def test_print_is_text(is_dark: bool) -> None:
     """Lines of print are text, dark on light and light on dark."""
     page = np.asarray(_page(is_dark=is_dark))
-    assert has_text(page)
+    assert has_print(page)
     assert not Survey.of(page[..., None]).may_mirror
 
 
@@ -55,7 +56,7 @@ def test_noise_is_not_text() -> None:
     lattice = np.full((256, 256), 255, dtype=np.uint8)
     lattice[::16] = lattice[:, ::16] = 0
     for image in (noise, lattice, np.zeros_like(noise)):
-        assert not has_text(image)
+        assert not has_print(image)
 
 
 def test_an_object_is_more_salient_than_its_ground() -> None:
@@ -78,6 +79,22 @@ def test_a_head_is_salient_up_to_its_hair() -> None:
     assert values[20:25, 28:36].min() >= 150
 
 
+def test_thin_things_are_found_on_plain_ground() -> None:
+    """A mast is found. One that leaves the image, grass, noise and an edge of two areas are not."""
+    plain = np.full((256, 256), 120, dtype=np.uint8)
+    mast, cut, edge, grass = (plain.copy() for _ in range(4))
+    mast[20:80, 100:102] = 132
+    cut[:80, 100:102] = 132
+    edge[:, 100:] = 160
+    grass[:, ::6] = 200
+    found = find_slender(mast)
+    assert found[5:20, 25].min() == 255
+    assert found.sum() == 255 * 15
+    noise = np.random.default_rng(0).integers(0, 256, plain.shape, dtype=np.uint8)
+    for image in (plain, cut, edge, grass, noise):
+        assert not find_slender(image).any()
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_any_image_can_be_surveyed(channels: int) -> None:
     """Images of one color, of any number of channels, have no object, and may be mirrored."""
@@ -92,6 +109,18 @@ def test_textures_are_even_and_portraits_are_not() -> None:
     evenness = {name: Survey.of(_photo(name)).evenness for name in PHOTOS}
     assert evenness.pop("tea-garden.jpg") > 0.9
     assert max(evenness.values()) < 0.8
+    assert Survey.of(stones()).may_rearrange
+
+
+def test_an_object_on_even_ground_is_not_even() -> None:
+    """Detail in one place is an object, even if its colors are those of the ground."""
+    image = np.full((256, 256, 3), 128, dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (128, 96, 3))
+    image[64:192, 80:176] = noise
+    assert Survey.of(image).evenness < 0.6
+    assert not Survey.of(image).may_rearrange
+    image[:] = np.tile(noise, (2, 3, 1))[:, :256]
+    assert Survey.of(image).evenness > 0.95
 
 
 def test_straight_lines_are_found() -> None:

@@ -1,6 +1,7 @@
 import io
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -12,6 +13,7 @@ from langchain_image_variation.images.pixels import decode_png, encode_png
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
 
+PHOTO = Path(__file__).parents[2] / "examples" / "astronaut.png"
 MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB"]
 
 
@@ -167,8 +169,17 @@ def test_encode_and_decode_are_inverse() -> None:
     """Pixels survive encoding and decoding exactly, in every plain mode."""
     for mode in PLAIN_MODES:
         pixels = decode_png(SquarePNG(square_png(32, mode)))
-        decoded = decode_png(SquarePNG(encode_png(pixels, compress_level=1)))
-        assert (decoded.mode, decoded.tobytes()) == (mode, pixels.tobytes())
+        for only_runs in (False, True):
+            data = encode_png(pixels, compress_level=1, only_runs=only_runs)
+            decoded = decode_png(SquarePNG(data))
+            assert (decoded.mode, decoded.tobytes()) == (mode, pixels.tobytes())
+
+
+def test_only_runs_makes_photos_smaller() -> None:
+    """At the lowest level, a color photo is smaller if only runs are compressed."""
+    with Image.open(PHOTO) as photo:
+        sizes = [len(encode_png(photo, compress_level=1, only_runs=runs)) for runs in (True, False)]
+    assert sizes[0] < sizes[1]
 
 
 def test_pillows_messages_are_hidden() -> None:

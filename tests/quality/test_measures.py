@@ -63,7 +63,7 @@ def test_a_copy_differs_in_nothing() -> None:
     change, found, edge = difference(registration), pieces(registration), measure_crop(registration)
     assert change.side == 0
     assert max(change.framing, change.light, change.arrangement) < 0.005
-    assert max(dataclasses.astuple(found)) < 0.01
+    assert max(dataclasses.astuple(dataclasses.replace(found, unique_share=0))) < 0.01
     assert max(edge.cut_length, edge.lost_share) < 0.01
 
 
@@ -104,6 +104,15 @@ def test_a_disc_sheared_in_two_is_torn() -> None:
     torn[128:170, 70:200] = source[128:170, 50:180]
     whole = pieces(register(source, np.roll(source, 20, axis=1))).torn_share
     assert pieces(register(source, torn)).torn_share > whole + 0.05
+
+
+def test_only_what_is_not_repeated_is_unique() -> None:
+    """A tile that fills an image again and again is not unique, and one large tile is."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    large = np.asarray(Image.fromarray(noise).resize((256, 256)))
+    repeated = np.tile(large[:66, :66], (4, 4, 1))[:256, :256]
+    assert pieces(register(repeated, repeated)).unique_share < 0.2
+    assert pieces(register(large, large)).unique_share > 0.5
 
 
 def test_an_edge_through_a_disc_cuts_it() -> None:

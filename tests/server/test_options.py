@@ -10,10 +10,12 @@ import httpx
 import openai
 import pytest
 
+from langchain_image_variation.cli import main
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.context import progress_reporter
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
+from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
@@ -26,7 +28,9 @@ PNG = square_png(64)
 
 
 def new_client(folder: Path, engine: Any, **options: Any) -> httpx.AsyncClient:
-    """Return a client of a new app, without a socket."""
+    """Return a client of a new app, without a socket. It accepts the strength if it can."""
+    if isinstance(engine, LocalEngine):
+        options = {"accept_fields": ["strength"], **options}
     transport = httpx.ASGITransport(create_app(engine, store_dir=folder, **options))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
@@ -40,7 +44,9 @@ async def post(client: httpx.AsyncClient, **fields: str) -> httpx.Response:
 def test_the_sdk_sets_seed_and_strength(tmp_path: Path) -> None:
     """The official SDK can set both with `extra_body`, and gets what the engine makes of them."""
     with (
-        serving(create_app(LocalEngine(strength=0.9), store_dir=tmp_path)) as address,
+        serving(
+            create_app(LocalEngine(strength=0.9), store_dir=tmp_path, accept_fields=["strength"])
+        ) as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="any-text") as client,
     ):
         response = client.images.create_variation(
@@ -69,6 +75,9 @@ def test_the_sdk_sets_seed_and_strength(tmp_path: Path) -> None:
         ({"strength": "9" * 18}, "strength", "from 0 to 1, got 999999999999999999"),
         ({"strength": "1.01"}, "strength", "strength must be a number from 0 to 1, got 1.01"),
         ({"strength": "nan"}, "strength", "got 'nan'"),
+        ({"strength": "null"}, "strength", "must be a number from 0 to 1, got 'null'"),
+        ({"strength": "much"}, "strength", "must be a number from 0 to 1, got 'much'"),
+        ({"strength": "-0.5"}, "strength", "must be a number from 0 to 1, got -0.5"),
         ({"strength": "1e-3"}, "strength", "got '1e-3'"),
         ({"strength": "0.5,0.6"}, "strength", "got '0.5,0.6'"),
         ({"light": "no"}, "light", "'light' is not a field of this request"),
@@ -124,6 +133,97 @@ async def test_options_are_part_of_the_idempotency(tmp_path: Path) -> None:
         first, again, other = [await post(client, seed=seed) for seed in ("1", "1", "2")]
     assert first.json() == again.json()
     assert other.status_code == 409
+
+
+async def test_a_strength_needs_to_be_accepted(tmp_path: Path) -> None:
+    """By default, `strength` is an unknown field, in the answer and in the document."""
+    async with new_client(tmp_path, LocalEngine(), accept_fields=()) as client:
+        response = await post(client, strength="0.3")
+        seeded_response = await post(client, seed="3")
+        document = (await client.get("/openapi.json")).json()
+        page = (await client.get("/")).text
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "strength")
+    assert "'strength' is not a field of this request. The fields are: image, " in error["message"]
+    assert seeded_response.status_code == 200
+    fields = document["components"]["schemas"]["CreateImageVariationRequest"]["properties"]
+    assert "seed" in fields
+    assert "strength" not in fields
+    assert "&quot;strength&quot;" not in page
+
+
+async def test_a_strength_is_sent_only_once(tmp_path: Path) -> None:
+    """A form with two strengths is a 400, because nobody can tell which one counts."""
+    async with new_client(tmp_path, LocalEngine()) as client:
+        files: Any = [
+            ("image", ("a.png", PNG, "image/png")),
+            ("strength", (None, "0.2")),
+            ("strength", (None, "0.2")),
+        ]
+        response = await client.post(PATH, files=files)
+    assert response.status_code == 400
+    assert "strength was sent more than once." in response.text
+
+
+async def test_strengths_are_part_of_the_idempotency(tmp_path: Path) -> None:
+    """A key that was used with another strength is a conflict, also with none."""
+    async with new_client(tmp_path, LocalEngine(seed=1)) as client:
+        client.headers["idempotency-key"] = "a"
+        forms: list[dict[str, str]] = [
+            *({"strength": "0.2"}, {"strength": "0.20"}, {"strength": "0.3"}, {})
+        ]
+        first, again, *others = [await post(client, **form) for form in forms]
+    assert first.json() == again.json()
+    assert [response.status_code for response in others] == [409, 409]
+
+
+class MoodyEngine(InstantEngine):
+    """Lets a request set a strength, which it does not check, and a mood."""
+
+    def with_options(self, *, strength: float = 0.5, mood: str = "calm") -> "MoodyEngine":
+        """Return an engine whose color depends on the mood."""
+        assert isinstance(strength, float)
+        assert 0 <= strength <= 1
+        return MoodyEngine(seed=len(mood))
+
+
+async def test_other_options_need_to_be_accepted(tmp_path: Path) -> None:
+    """Each option of an engine except the seed is off unless the server accepts it."""
+    async with new_client(tmp_path, MoodyEngine()) as client:
+        assert (await post(client, mood="calm")).status_code == 400
+    async with new_client(tmp_path, MoodyEngine(), accept_fields="mood") as client:
+        answers = [await post(client, mood=mood) for mood in ("calm", "wild!")]
+        assert (await post(client, strength="0.5")).status_code == 400
+    assert answers[0].json()["data"] != answers[1].json()["data"]
+
+
+async def test_the_server_checks_the_strength(tmp_path: Path) -> None:
+    """What a strength may be is checked for every engine, before the engine gets it."""
+    async with new_client(tmp_path, MoodyEngine(), accept_fields=["strength"]) as client:
+        for strength in ("nan", "null", "2", "-1", "much"):
+            response = await post(client, strength=strength)
+            assert response.status_code == 400
+            assert "strength must be a number from 0 to 1, got " in response.text
+        for strength in ("0", "1", "0.5", ""):
+            assert (await post(client, strength=strength)).status_code == 200
+
+
+def test_fields_that_no_request_can_set_are_refused(tmp_path: Path) -> None:
+    """A server does not start with a field that its engine does not let requests set."""
+    for engine, field, names in (("instant", "strength", "none"), ("local", "light", "seed, str")):
+        with pytest.raises(InvalidRequestError, match=f"got {field!r}. The engine '{engine}' has"):
+            create_app(engine, store_dir=tmp_path, accept_fields=[field])
+        with pytest.raises(InvalidRequestError, match=f"these: {names}"):
+            create_app(engine, store_dir=tmp_path, accept_fields=field)
+
+
+def test_the_command_names_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """`serve --accept-field` with a field that the engine lacks is one line, and exit code 2."""
+    assert main(["serve", "--engine", "instant", "--accept-field", "strength"]) == 2
+    assert capsys.readouterr().err == (
+        "image-variation: --accept-field must name options that a request can set, got 'strength'. "
+        "The engine 'instant' has these: none.\n"
+    )
 
 
 class SteppingEngine(InstantEngine):

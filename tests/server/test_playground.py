@@ -26,10 +26,10 @@ class _Elements(HTMLParser):
 
 
 async def page(
-    tmp_path: Path, engine: Any = "instant", path: str = "/", key: str | None = "sk-right"
+    tmp_path: Path, engine: Any = "instant", path: str = "/", **settings: Any
 ) -> httpx.Response:
     """Return the response at a path of the app."""
-    transport = httpx.ASGITransport(create_app(engine, store_dir=tmp_path, api_key=key))
+    transport = httpx.ASGITransport(create_app(engine, store_dir=tmp_path, **settings))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.get(path)
 
@@ -63,22 +63,23 @@ async def test_every_control_has_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "key", "expected"),
+    ("engine", "settings", "expected"),
     [
-        ("instant", "sk-right", {"options": {}, "requires_key": True}),
+        ("instant", {"api_key": "sk-right"}, {"options": {}, "requires_key": True}),
+        (LocalEngine(seed=7), {}, {"options": {"seed": 7}, "requires_key": False}),
         (
             LocalEngine(seed=7, strength=0.25),
-            None,
+            {"accept_fields": ["strength"]},
             {"options": {"seed": 7, "strength": 0.25}, "requires_key": False},
         ),
     ],
 )
 async def test_the_page_knows_the_engines_options(
-    tmp_path: Path, engine: Any, key: str | None, expected: dict[str, Any]
+    tmp_path: Path, engine: Any, settings: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """The page contains the options that a request may set, with the engine's values."""
     parser = _Elements()
-    parser.feed((await page(tmp_path, engine, key=key)).text)
+    parser.feed((await page(tmp_path, engine, **settings)).text)
     contents = {a.get("name"): a.get("content") for tag, a in parser.elements if tag == "meta"}
     assert json.loads(contents["settings"] or "") == expected
 

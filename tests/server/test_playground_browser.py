@@ -277,7 +277,7 @@ def create_four_of_the_sample(tab: Page, **options: str) -> list[str]:
 
 def test_seed_and_strength(browser: Browser, tmp_path: Path) -> None:
     """A seed repeats the variations, and the code shows it. An invalid seed is not sent."""
-    app = create_app("local", store_dir=tmp_path)
+    app = create_app("local", store_dir=tmp_path, accept_fields=["strength"])
     with serving(app) as address, browser.new_page() as tab:
         tab.goto(address)
         assert tab.locator("#strength-value").inner_text() == "0.5"
@@ -298,7 +298,7 @@ def test_seed_and_strength(browser: Browser, tmp_path: Path) -> None:
 
 def test_compare_and_vary_a_variation(browser: Browser, tmp_path: Path) -> None:
     """A click enlarges a variation, next to its original. A variation can be varied in turn."""
-    app = create_app("local", store_dir=tmp_path)
+    app = create_app("local", store_dir=tmp_path, accept_fields=["strength"])
     with serving(app) as address, browser.new_page() as tab:
         failures: list[str] = []
         tab.on("pageerror", lambda error: failures.append(str(error)))

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.exceptions import RateLimitError
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.clients import client_of
@@ -304,6 +305,24 @@ def test_clients_are_told_apart_by_address(host: str | None, client: str) -> Non
     """A client is an IPv4 address, or the IPv6 network of a site."""
     address = None if host is None else (host, 1)
     assert client_of(Request({"type": "http", "client": address, "headers": []})) == client
+
+
+def test_a_device_computes_for_one_call_at_a_time(tmp_path: Path) -> None:
+    """By default, an engine with devices gets one call at a time, and others one per processor."""
+
+    class OnDevice(InstantEngine):
+        @classmethod
+        def devices(cls) -> list[str]:
+            """Fail: a server does not need the list."""
+            raise AssertionError
+
+    def workers(engine: InstantEngine, workers: int | None = None) -> int:
+        turns: Turns = create_app(engine, store_dir=tmp_path, workers=workers).state.turns
+        return turns.workers
+
+    assert workers(OnDevice()) == 1
+    assert workers(OnDevice(), 3) == 3
+    assert workers(InstantEngine()) == processor_count()
 
 
 async def test_two_addresses_take_turns(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from langchain_image_variation.exceptions import (
     EngineError,
@@ -15,7 +16,18 @@ from langchain_image_variation.exceptions import (
     MissingExtraError,
 )
 
-__all__ = ["Cluster", "connect", "count_worker_slots"]
+__all__ = [
+    "Cluster",
+    "Machine",
+    "WorkerResources",
+    "choose_resources",
+    "connect",
+    "count_worker_slots",
+    "list_machines",
+]
+
+Machine: TypeAlias = Mapping[str, float]
+"""How many there are of each resource of a machine, such as "CPU" and "GPU"."""
 
 _CONNECT_TIMEOUT = 10
 """Seconds in which a cluster must accept a connection."""
@@ -37,16 +49,29 @@ class Cluster:
     belongs to, or a new one on this machine alone."""
     workers: int | None = None
     """The number of workers. None means as many as the cluster has room for."""
-    gpus: float = 0
-    """The number of GPUs per worker, or the part of one."""
+    gpus: float | None = None
+    """The number of GPUs per worker, or the part of one. None means one if the engine computes on
+    devices and the cluster has GPUs, otherwise none."""
 
     def __post_init__(self) -> None:
+        if self.gpus is None:
+            return
         is_whole = self.gpus in (0, 1) or (self.gpus > 1 and self.gpus % 1 == 0)
         if not is_whole and not _GPU_STEP <= self.gpus < 1:
             raise InvalidRequestError(
                 f"gpus must be a whole number, or a part of one GPU from {_GPU_STEP} to 1, got "
                 f"{self.gpus:g}."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResources:
+    """What Ray reserves for each worker."""
+
+    processors: int
+    """The number of processors."""
+    gpus: float
+    """The number of GPUs, or the part of one."""
 
 
 @contextmanager
@@ -88,34 +113,66 @@ def connect(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def count_worker_slots(gpus: float) -> int:
-    """Return how many workers the connected cluster has room for.
+def list_machines() -> list[Machine]:
+    """Return the machines of the connected cluster."""
+    import ray
 
-    Each worker needs a processor and its GPUs on the same machine.
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def choose_resources(
+    cluster: Cluster, machines: Sequence[Machine], *, has_devices: bool
+) -> WorkerResources:
+    """Return what each worker needs.
+
+    It is one processor, and the GPUs that the user asks for. An engine with devices gets one GPU
+    unless the user says otherwise. Without GPUs, it gets all processors of a machine, because it
+    computes with all of them. If machines differ, a worker has the processors of the smallest.
 
     Args:
-        gpus: The number of GPUs per worker, or the part of one.
+        cluster: What the user asks for.
+        machines: The machines of the cluster.
+        has_devices: Whether the engine computes on a device.
+    """
+    gpus = cluster.gpus
+    if gpus is None:
+        gpus = int(has_devices and any(machine.get("GPU", 0) >= 1 for machine in machines))
+    processors = [int(machine["CPU"]) for machine in machines if machine.get("CPU", 0) >= 1]
+    if gpus or not has_devices or not processors:
+        return WorkerResources(1, gpus)
+    share = sum(processors) // (cluster.workers or 1)
+    return WorkerResources(max(1, min(*processors, share)), 0)
+
+
+def count_worker_slots(worker: WorkerResources, machines: Sequence[Machine]) -> int:
+    """Return how many workers machines have room for.
+
+    Each worker needs its processors and its GPUs on the same machine.
+
+    Args:
+        worker: What each worker needs.
+        machines: The machines.
 
     Raises:
         EngineError: If there is no room for any worker.
     """
-    import ray
-
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = sum(_count_slots(resources, gpus) for resources in machines)
+    slots = sum(_count_slots(machine, worker) for machine in machines)
     if not slots:
-        most_gpus = max((resources.get("GPU", 0) for resources in machines), default=0)
+        most_gpus = max((machine.get("GPU", 0) for machine in machines), default=0)
         raise EngineError(
-            f"No machine of the cluster has room for a worker with one processor and {gpus:g} "
-            f"GPUs; the most on one machine is {most_gpus:g}. Lower --gpus, or add a machine."
+            "No machine of the cluster has room for a worker with one processor and "
+            f"{worker.gpus:g} GPUs; the most on one machine is {most_gpus:g}. Lower --gpus, or "
+            "add a machine."
         )
     return slots
 
 
-def _count_slots(resources: dict[str, float], gpus: float) -> int:
-    processors = int(resources.get("CPU", 0))
+def _count_slots(machine: Machine, worker: WorkerResources) -> int:
+    slots = int(machine.get("CPU", 0)) // worker.processors
+    if not worker.gpus:
+        return slots
     # The small addend corrects rounding: a GPU has room for three workers with a third each.
-    return min(processors, int(resources.get("GPU", 0) / gpus + 1e-6)) if gpus else processors
+    return min(slots, int(machine.get("GPU", 0) / worker.gpus + 1e-6))
 
 
 def _check_reachable(address: str) -> None:

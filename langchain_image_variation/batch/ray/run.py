@@ -24,12 +24,19 @@ from langchain_image_variation.batch.ray.actor import (
     SourceResult,
     WorkerActor,
 )
-from langchain_image_variation.batch.ray.cluster import Cluster, connect, count_worker_slots
+from langchain_image_variation.batch.ray.cluster import (
+    Cluster,
+    WorkerResources,
+    choose_resources,
+    connect,
+    count_worker_slots,
+    list_machines,
+)
 from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import DEFAULT_CALLS
 from langchain_image_variation.engines.loading import load_engine_class
-from langchain_image_variation.engines.traits import is_hosted
+from langchain_image_variation.engines.traits import has_devices, is_hosted
 from langchain_image_variation.exceptions import EngineError, ImageVariationError
 from langchain_image_variation.files.outputs import Outputs
 
@@ -88,9 +95,16 @@ class ClusterRun:
         """Process sources, and return the positions of those whose images had been changed."""
         import ray
 
-        slots = count_worker_slots(self._cluster.gpus)
+        engine_class = load_engine_class(self._batch.engine)
+        machines = list_machines()
+        resources = choose_resources(self._cluster, machines, has_devices=has_devices(engine_class))
+        slots = count_worker_slots(resources, machines)
         workers = self._cluster.workers or slots
-        concurrency = DEFAULT_CALLS if is_hosted(load_engine_class(self._batch.engine)) else 1
+        concurrency = 1
+        if is_hosted(engine_class):
+            concurrency = DEFAULT_CALLS
+        elif has_devices(engine_class):
+            concurrency = max(1, int(resources.gpus))
         # A worker has the sources of only one block at a time.
         even_share = -(-total // (workers * _BLOCKS_PER_WORKER))
         block_size = max(concurrency, min(MAX_BLOCK_SIZE, even_share))
@@ -108,7 +122,8 @@ class ClusterRun:
                 max_failures=self._progress.max_failures,
             )
             with self._forward_stop(stop_flag):
-                for position, result in self._results(tables, block_size, workers, settings):
+                results = self._results(tables, block_size, workers, resources, settings)
+                for position, result in results:
                     if isinstance(result, ImageVariationError):
                         self._fatal_error = self._fatal_error or result
                     elif result is None:
@@ -162,7 +177,12 @@ class ClusterRun:
             yield {"position": position, "path": os.fsencode(job.path), **options}
 
     def _results(
-        self, tables: list[Any], block_size: int, workers: int, settings: ActorSettings
+        self,
+        tables: list[Any],
+        block_size: int,
+        workers: int,
+        resources: WorkerResources,
+        settings: ActorSettings,
     ) -> Iterator[tuple[int, SourceResult]]:
         """Yield the position and result of each source, in the order in which they arrive."""
         import ray.data
@@ -174,8 +194,8 @@ class ClusterRun:
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers),
             fn_constructor_kwargs={"settings": settings},
-            num_cpus=1,
-            num_gpus=self._cluster.gpus or None,
+            num_cpus=resources.processors,
+            num_gpus=resources.gpus or None,
         )
         try:
             for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):

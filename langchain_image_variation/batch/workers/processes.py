@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import cycle
 from typing import Any, TypeAlias
 
 from langchain_image_variation.batch.rows import OutputRow, SourceRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers.process_pipe import receive, send
+from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.exceptions import EngineError
 
 __all__ = ["MAX_ATTEMPTS", "WorkerProcesses"]
@@ -23,16 +26,19 @@ MAX_ATTEMPTS = 3
 _CLOSE_TIMEOUT = 10.0
 """Seconds that an engine has to close at the end of a run."""
 
-_SINGLE_THREAD = {
-    name: "1" for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-}
-"""Environment variables that keep numeric libraries to one thread per process."""
+_THREAD_VARIABLES = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Environment variables that tell numeric libraries how many threads to use."""
+
+_SINGLE_THREAD = dict.fromkeys(_THREAD_VARIABLES, "1")
 
 _Process: TypeAlias = subprocess.Popen[bytes]
 
 
 class WorkerProcesses:
-    """Workers that are processes, usually one per processor, each with one thread for arithmetic.
+    """Workers that are processes.
+
+    Usually there is one per processor, each with one thread for arithmetic. If the engine computes
+    on devices, there is one per device, and the processes share the processors.
 
     If a process dies, it is restarted and its source is tried again. If a source kills
     `MAX_ATTEMPTS` processes in a row, it fails.
@@ -42,19 +48,28 @@ class WorkerProcesses:
         count: The number of processes.
         lock: The file descriptor of the output folder's lock, which the processes hold while they
             live.
+        devices: The devices of an engine that computes on one, for one process after the other. If
+            there are more processes, some share a device. None lets the engine choose.
     """
 
-    def __init__(self, batch: VariationBatch, count: int, lock: int | None = None) -> None:
+    def __init__(
+        self,
+        batch: VariationBatch,
+        count: int,
+        lock: int | None = None,
+        devices: Sequence[str | None] = (),
+    ) -> None:
         self.capacity = 2 * count
         self._batch = batch
         self._lock = lock
+        self._environment = _thread_settings(count) if devices else _SINGLE_THREAD
         self._sources: queue.SimpleQueue[tuple[SourceRow, Future[list[OutputRow]]] | None]
         self._sources = queue.SimpleQueue()
         self._processes: set[_Process] = set()
         self._is_stopped = False
         self._threads = [
-            threading.Thread(target=self._serve, name=f"worker-{index}", daemon=True)
-            for index in range(count)
+            threading.Thread(target=self._serve, args=(batch,), name=f"worker-{index}", daemon=True)
+            for index, batch in enumerate(self._batches(count, devices))
         ]
         for thread in self._threads:
             thread.start()
@@ -83,15 +98,24 @@ class WorkerProcesses:
             _kill(process)
         self.close()
 
-    def _serve(self) -> None:
-        """Send sources, one at a time, to a process that belongs to this thread."""
+    def _batches(self, count: int, devices: Sequence[str | None]) -> Iterator[VariationBatch]:
+        """Yield the settings for each process."""
+        for _, device in zip(range(count), cycle(devices or [None]), strict=False):
+            yield self._batch if device is None else self._batch.on_device(device)
+
+    def _serve(self, batch: VariationBatch) -> None:
+        """Send sources, one at a time, to a process that belongs to this thread.
+
+        Args:
+            batch: The settings for the process.
+        """
         process: _Process | None = None
         while (item := self._sources.get()) is not None:
             source, future = item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                process, result = self._process(process, source)
+                process, result = self._process(process, batch, source)
             except Exception as error:
                 process, result = None, error
             if isinstance(result, Exception):
@@ -102,11 +126,13 @@ class WorkerProcesses:
             _ask_to_exit(process)
             self._reap(process)
 
-    def _process(self, process: _Process | None, source: SourceRow) -> tuple[_Process | None, Any]:
+    def _process(
+        self, process: _Process | None, batch: VariationBatch, source: SourceRow
+    ) -> tuple[_Process | None, Any]:
         """Return the process for the next source, if it is alive, and the result of this one."""
         exit_status = ""
         for _ in range(MAX_ATTEMPTS):
-            process = process or self._start()
+            process = process or self._start(batch)
             try:
                 return process, _exchange(process, source)
             except (EOFError, OSError):
@@ -117,7 +143,7 @@ class WorkerProcesses:
         )
         return None, [self._batch.error_row(source, error)]
 
-    def _start(self) -> _Process:
+    def _start(self, batch: VariationBatch) -> _Process:
         """Return a process that is ready for sources.
 
         Raises:
@@ -129,7 +155,7 @@ class WorkerProcesses:
                 break
             process = self._spawn()
             try:
-                _exchange(process, self._batch)
+                _exchange(process, batch)
                 return process
             except (EOFError, OSError):
                 exit_status = self._reap(process)
@@ -147,7 +173,7 @@ class WorkerProcesses:
                 [sys.executable, "-P", "-m", module, *map(str, locks)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **_SINGLE_THREAD, "PYTHONPATH": path},
+                env={**os.environ, **self._environment, "PYTHONPATH": path},
                 # A terminal sends an interrupt to all processes of its group. Only the run gets it.
                 start_new_session=True,
                 pass_fds=locks,
@@ -172,6 +198,16 @@ class WorkerProcesses:
         # Processes that its engine left behind may hold memory or a GPU.
         _kill(process)
         return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _thread_settings(count: int) -> dict[str, str]:
+    """Return the environment variables with which so many processes share the processors.
+
+    A single process uses as many threads as its libraries think best.
+    """
+    threads = str(max(1, processor_count() // count))
+    names = [name for name in _THREAD_VARIABLES if name not in os.environ]
+    return dict.fromkeys(names, threads) if count > 1 else {}
 
 
 def _ask_to_exit(process: _Process) -> None:

@@ -5,8 +5,9 @@ module is one step. What a seed and a strength ask for, and what the source bear
 
 - `series`: how the images of consecutive seeds differ. `draws`: random numbers that no release of
   numpy changes. `schedule`: how much a strength should change.
-- `survey`: what one source bears, from `salience` (what a crop must not cut), `lettering` (text,
-  which is not mirrored) and `straightness` (lines, which are not bent).
+- `survey`: what one source bears, from `salience` and `slender` (what a crop must not cut),
+  `lettering` (small print) and `words` (larger letters), which are not mirrored, and `straightness`
+  (lines, which are not bent). `components`: the connected parts of a mask.
 - `bars`: the bars that made the source square. They are not varied.
 
 The steps of every image:

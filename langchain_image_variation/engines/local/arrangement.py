@@ -8,9 +8,9 @@ finest level it is improved only where pieces meet.
 """
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from langchain_image_variation.engines.local import exact, pyramid
@@ -25,6 +25,7 @@ from langchain_image_variation.engines.local.field import (
 from langchain_image_variation.engines.local.patches import (
     PATCH,
     Contrast,
+    ShortKeys,
     Values,
     describe,
     describe_some,
@@ -86,6 +87,19 @@ class _Level:
         return len(self.values)
 
 
+@dataclass(frozen=True)
+class _FineLevel:
+    """The source at one level above the coarse ones, where matches are only improved."""
+
+    contrast: Contrast
+    soft_keys: ShortKeys
+    quilt: Quilt
+
+    @property
+    def side(self) -> int:
+        return self.quilt.side
+
+
 class Arranger:
     """Rearranges the patches of one source. It holds what all variations share.
 
@@ -100,19 +114,23 @@ class Arranger:
         self._complete = complete
         self._per_patch = PATCH * PATCH * source.shape[2]
         self._directions = strongest_directions(images)
-        levels = []
+        self._coarse: list[_Level] = []
+        self._fine: list[_FineLevel] = []
         soft = images[0]
         for image in images:
             contrast = Contrast.of(image)
-            values = contrast.values(image)
             soft_values = contrast.values(pyramid.resize(soft, len(image)))
-            keys, soft_keys = (describe(one, self._directions) for one in (values, soft_values))
-            levels.append(_Level(values, contrast, keys, soft_keys, Quilt(image)))
+            soft_keys = describe(soft_values, self._directions)
+            if len(image) <= _EXACT_SIDE:
+                values = contrast.values(image)
+                keys = describe(values, self._directions)
+                self._coarse.append(_Level(values, contrast, keys, soft_keys, Quilt(image)))
+            else:
+                self._fine.append(_FineLevel(contrast, soft_keys.astype(np.int16), Quilt(image)))
             soft = image
-        self._coarse = [level for level in levels if level.side <= _EXACT_SIDE]
-        self._fine = levels[len(self._coarse) :]
         self._finest_contrast = Contrast.of(source)
-        self._finest_keys = describe(self._finest_contrast.values(source), self._directions)
+        finest_keys = describe(self._finest_contrast.values(source), self._directions)
+        self._finest_keys = finest_keys.astype(np.int16)
 
     def sketch(self, lattice: Floats, amplitude: float, step: Step = ignore_step) -> Sketch:
         """Arrange the coarse levels, beginning where the guess moves things by at least a pixel.
@@ -208,8 +226,10 @@ class Arranger:
 
 def _nodes_near_seams(has_seam: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Mark the nodes that a patch can be centered on and that have a seam within three cells."""
-    reach = sliding_window_view(np.pad(has_seam, 3), (6, 6))
-    return np.asarray(reach.any(axis=(2, 3)))[3:-3, 3:-3]
+    padded = np.pad(has_seam, 3)
+    rows = reduce(np.logical_or, (padded[start : len(padded) - 5 + start] for start in range(6)))
+    near = reduce(np.logical_or, (rows[:, k : rows.shape[1] - 5 + k] for k in range(6)))
+    return np.asarray(near[3:-3, 3:-3])
 
 
 def _disagreement(field: Floats, values: Values) -> float:

@@ -17,9 +17,9 @@ from langchain_image_variation.images.padding import add_blurred_bars, add_mirro
 
 __all__ = ["Bars"]
 
-_LEAST, _UNLIKE = 40, 16
-"""Sides of a square are divided by these for the least bar that is found, and for the largest
-difference between both. `fit="keep"` moves the image a little."""
+_LEAST, _MOVED = 40, 32
+"""Sides of a square are divided by these for the least bar that is found, and for how far from the
+center `fit="keep"` may move the image."""
 
 _NARROWEST = 8
 """The longest image whose bars are found, as a multiple of its width. Without a limit, a symmetric
@@ -28,7 +28,7 @@ image would count as the two bars of a thin line."""
 _COLUMNS = 64
 """How many pixels of a row are compared."""
 
-_ROWS = 6
+_ROWS = 4
 """How many rows at each side of an edge must mirror each other. Bars are hardly blurred there."""
 
 _OFFSET = 4
@@ -39,6 +39,26 @@ _RATIO = 8
 
 _PLAIN = 0.4
 """The mean difference in gray levels below which rows are plain, and could mirror any others."""
+
+_DRAWN = 0.5
+"""The share of pixels that equal the next one, above which a square is drawn. Drawings are often
+nearly symmetric, so their bars must mirror them exactly."""
+
+_CHECKS = 6
+"""How many pairs of edges are checked."""
+
+_SYMMETRIES = 2
+"""How often an image between bars may mirror itself exactly. A drawn pattern does so everywhere,
+and its bars cannot be told from the rest of it."""
+
+_CHECKED_SIDE, _BLOCK = 256, 8
+"""The side in pixels at which bars are made again to check them, and that of the blocks whose means
+are compared."""
+
+_MISFIT, _EXACT_MISFIT = 0.25, 0.42
+"""The difference between bars and those that were made again, over the contrast within them, above
+which they are not bars. More may differ if both edges mirror the image exactly: the square was not
+scaled, so coincidence is unlikely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +80,11 @@ class Bars:
         """Return the bars of a square image in mode L, LA, RGB or RGBA, or None."""
         for is_wide in (True, False):
             rows = _sample(image, is_wide=is_wide)
-            edges = _find_edges(rows)
-            if edges is not None:
-                return cls(*edges, len(rows), is_wide, _is_blurred(rows, *edges))
+            for start, end, is_exact in _find_edges(rows)[:_CHECKS]:
+                kinds = [cls(start, end, len(rows), is_wide, one) for one in (False, True)]
+                misfits = [bars.misfit(image) for bars in kinds]
+                if min(misfits) < (_EXACT_MISFIT if is_exact else _MISFIT):
+                    return kinds[misfits.index(min(misfits))]
         return None
 
     @property
@@ -76,6 +98,28 @@ class Bars:
         if self.is_wide:
             return image.crop((0, self.start, self.side, self.end))
         return image.crop((self.start, 0, self.end, self.side))
+
+    def misfit(self, image: Image.Image) -> float:
+        """Return how much the bars of a square differ from those made from what is between them.
+
+        Returns:
+            The difference of blocks over the contrast between them.
+        """
+        size = _CHECKED_SIDE, _CHECKED_SIDE
+        again = self.add(self.cut_off(image).resize(size, Image.Resampling.BOX))
+        one, other = (
+            np.asarray(square).astype(np.int64).swapaxes(0, 0 if self.is_wide else 1)
+            for square in (image.resize(size, Image.Resampling.BOX), again)
+        )
+        start, end = (edge * _CHECKED_SIDE // self.side for edge in (self.start, self.end))
+        difference = contrast = 0
+        for bar in (np.s_[:start], np.s_[end + 1 :]):
+            blocks, blocks_again = _blocks(one[bar]), _blocks(other[bar])
+            count = blocks.shape[0] * blocks.shape[1]
+            deviations = np.abs(count * blocks - blocks.sum(axis=(0, 1)))
+            difference += int(np.abs(blocks - blocks_again).sum())
+            contrast += int(deviations.sum()) // count
+        return difference / contrast if contrast else 1.0
 
     def add(self, image: Image.Image) -> Image.Image:
         """Return a variation with bars made from its edges.
@@ -104,52 +148,45 @@ def _sample(image: Image.Image, *, is_wide: bool) -> Whole:
     return rows.reshape(len(rows), columns, -1)
 
 
-def _find_edges(rows: Whole) -> tuple[int, int] | None:
-    """Return where the image between two bars begins and ends, or None."""
+def _find_edges(rows: Whole) -> list[tuple[int, int, bool]]:
+    """Return where the image between two bars may begin and end, the most likely place first.
+
+    Each place comes with whether the bars mirror the image exactly there.
+    """
     side = len(rows)
     if side < _LEAST * _ROWS:
-        return None
+        return []
     errors = _mirror_errors(rows)
     others = np.full_like(errors, np.inf)
     others[_OFFSET:-_OFFSET] = np.minimum(errors[: -2 * _OFFSET], errors[2 * _OFFSET :])
     is_mirror = (_RATIO * errors < 2 * others) & (others >= _PLAIN) & np.isfinite(others)
-    margin, unlike = side // _LEAST, side // _UNLIKE + 1
+    if (rows[1:] == rows[:-1]).all(axis=2).mean() >= _DRAWN:
+        is_mirror &= errors == 0
+    is_exact = is_mirror & (errors == 0)
+    margin, moved = side // _LEAST, 2 * (side // _MOVED + 1)
     pairs = []
     for place in np.flatnonzero(is_mirror).tolist():
-        partners = range(side - place - unlike, side - place + unlike + 1)
-        pairs += [(place, end) for end in partners if 0 <= end < side and is_mirror[end]]
-    pairs = [
-        (start, end)
+        partners = range(max(side - place - moved, 0), min(side - place + moved + 1, side))
+        pairs += [(place, end) for end in partners if is_mirror[end]]
+    places = [
+        (start, end, bool(is_exact[start] and is_exact[end]))
         for start, end in pairs
         if margin <= start <= end - side // _NARROWEST
         and end <= side - margin
-        and _is_continued(rows, start, end)
+        and is_exact[start + _OFFSET : end - _OFFSET].sum() <= _SYMMETRIES
     ]
-    # Mirror images have edges too. Those of the image itself are the innermost, unless the image is
-    # a pattern that mirrors itself everywhere.
-    wide = [pair for pair in pairs if 3 * (pair[1] - pair[0]) >= side]
-    return min(wide or pairs, key=lambda pair: pair[1] - pair[0], default=None)
 
+    def rank(place: tuple[int, int, bool]) -> tuple[bool, bool, int]:
+        # Mirror images have edges too. Those of the image itself are the innermost.
+        start, end, mirrors_exactly = place
+        return not mirrors_exactly, 3 * (end - start) < side, end - start
 
-def _is_continued(rows: Whole, start: int, end: int) -> bool:
-    """Return whether both bars mirror the image down to their ends, except for blur."""
-    difference = contrast = 0
-    for bar, image in (
-        (rows[:start][::-1], rows[start:end]),
-        (rows[end:], rows[start:end][::-1]),
-    ):
-        length = min(len(bar), len(image))
-        one, other = _blocks(bar[:length]), _blocks(image[:length])
-        count = other.shape[0] * other.shape[1]
-        deviations = np.abs(count * other - other.sum(axis=(0, 1)))
-        difference += int(np.abs(one - other).sum())
-        contrast += int(deviations.sum()) // count
-    return 4 * difference < contrast
+    return sorted(places, key=rank)
 
 
 def _blocks(values: Whole) -> Whole:
-    """Return the sums of about eight by eight blocks."""
-    height, width = (max(1, length // 8) for length in values.shape[:2])
+    """Return the sums of blocks."""
+    height, width = (max(1, length // _BLOCK) for length in values.shape[:2])
     rows, columns = values.shape[0] // height, values.shape[1] // width
     whole = values[: rows * height, : columns * width]
     return np.asarray(whole.reshape(rows, height, columns, width, -1).sum(axis=(1, 3)))
@@ -167,21 +204,3 @@ def _mirror_errors(rows: Whole) -> Floats:
         total += np.abs(before - after).sum(axis=1)
     errors[_ROWS : side - _ROWS + 1] = total / (_ROWS * values.shape[1])
     return errors
-
-
-def _is_blurred(rows: Whole, start: int, end: int) -> bool:
-    """Return whether the ends of the bars have less contrast than what they mirror."""
-    side = len(rows)
-    reach = max(2, min(start, side - end, end - start) // 4)
-    mirrored = rows[2 * start - reach : 2 * start], rows[2 * end - side : 2 * end - side + reach]
-    if 2 * start > end or 2 * end - side < start:
-        # Bars that are larger than the image mirror each other's ends.
-        mirrored = rows[start : start + reach], rows[end - reach : end]
-    bars = rows[:reach], rows[-reach:]
-    return 2 * sum(_energy(one) for one in bars) < sum(_energy(one) for one in mirrored)
-
-
-def _energy(rows: Whole) -> int:
-    """Return the sum of squared differences of neighbors, which blur lowers."""
-    differences = rows[1:] - rows[:-1]
-    return int((differences * differences).sum())

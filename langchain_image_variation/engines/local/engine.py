@@ -44,7 +44,7 @@ class LocalEngine:
 
     Variations look like more pictures of the same thing: from a slightly different place, from the
     other side, and at another hour. The images of consecutive seeds differ in all of these. Above a
-    strength of 0.6, patches of the image are rearranged where that leaves few faults. The engine
+    strength of 0.6, the patches of textures and of many small things are rearranged. The engine
     never draws a shape that is not in the source. Gray images stay gray, and alpha moves with the
     image.
 
@@ -53,13 +53,14 @@ class LocalEngine:
     Args:
         seed: Image i of a request depends on `seed + i` alone, so you can make it again with n=1
             and that seed. None draws a new 32-bit seed for each request.
-        strength: 0 (nearly a copy) to 1 (a new arrangement).
+        strength: 0 (nearly a copy) to 1 (the strongest view, or a new texture from a texture).
         framing: Whether images show the source from a slightly different place. What is salient
             stays in the image.
         mirror: Whether every second image is mirrored, from a strength of 0.4. Images with text and
             logos are not.
         light: Whether each image gets another light: golden, dusk, vivid, overcast or morning.
-        arrange: Whether patches may be rearranged, above a strength of 0.6.
+        arrange: Whether the patches of textures and of many small things may be rearranged, above a
+            strength of 0.6.
         threads: How many images of a request to make at once. The default, and the most, is the
             number of processors. The result does not depend on it.
 
@@ -69,6 +70,8 @@ class LocalEngine:
 
     models = MODELS
     """The models that this engine offers."""
+    variation_kind = "the same image, seen, lit or arranged differently"
+    """What its variations are."""
 
     def __init__(
         self,
@@ -133,7 +136,9 @@ class LocalEngine:
         seeds = range(first, first + request.n)
         with turn(progress):
             pngs = self._pngs(request, seeds, progress)
-        return ImagesResponse.from_pngs(pngs, response_format=request.response_format, seeds=seeds)
+        return ImagesResponse.from_pngs(
+            pngs, response_format=request.response_format, seeds=seeds, model="local"
+        )
 
     def _pngs(
         self, request: CreateImageVariationRequest, seeds: range, progress: RequestProgress
@@ -176,7 +181,8 @@ class LocalEngine:
                 )
             if bars is not None:
                 image = bars.add(image)
-            png = encode_png(image, compress_level=1)
+            has_color = not (synthesis.survey.is_gray and image.mode in ("RGB", "RGBA"))
+            png = encode_png(image, compress_level=1, only_runs=has_color)
             progress.finish(index)
             return png
 

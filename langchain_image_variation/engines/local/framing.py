@@ -27,6 +27,9 @@ _PREFERENCE = 0.4
 _CROSSED, _LOST = 3.0, 0.5
 """How much a border that crosses objects weighs, and how much objects that are left out do."""
 
+_SLENDER = 2
+"""How much more a thin object weighs."""
+
 _CUT = 4.0
 """How much all that weighs against the distance from the preferred view."""
 
@@ -42,6 +45,9 @@ _LARGEST, _GRAPHIC_LARGEST = 0.96, 0.99
 _TURN, _TILT_DOWN, _TILT_ACROSS = 0.03, 0.07, 0.06
 """The largest turn in radians, and the largest differences in size between the middle of the view
 and its lower or right border, as a share. All at the default strength."""
+
+_MOVING_CROP = 0.5
+"""The share of the closest crop below which a view turns and tilts less."""
 
 _GROUND = 1.2
 """The largest view of what lies on plain ground, which is continued. In sides of the source."""
@@ -89,7 +95,7 @@ def choose_view(survey: Survey, seed: int, crop: float, motion: float) -> View:
     side = 1 - crop * (shot.closeness + 0.1 * draws[0])
     tolerance = _GRAPHIC_TOLERANCE if is_graphic else _TOLERANCE
     largest = _GRAPHIC_LARGEST if is_graphic else _LARGEST
-    border = _Border(survey.objects)
+    border = _Border(survey)
     while True:
         cut, y, x = _best_place(border, shot, side)
         if cut <= tolerance or side >= largest:
@@ -97,6 +103,8 @@ def choose_view(survey: Survey, seed: int, crop: float, motion: float) -> View:
         side = 1 - (1 - side) * _GROWTH
     if is_graphic:
         return View(y, x, side)
+    # A view that turns and tilts as much as a closer one would have to be closer too.
+    motion *= min((1 - side) / (_MOVING_CROP * crop), 1.0)
     tilt_down = _TILT_DOWN * (0.7 * shot.side[0] + 0.3 * draws[1])
     tilt = (motion * tilt_down, motion * _TILT_ACROSS * draws[2])
     return View(y, x, side, motion * _TURN * draws[3], tilt)
@@ -135,8 +143,8 @@ def look_through(view: View, nodes: int, aspect: float = 1.0) -> Floats:
     """
     y, x, side = view.y, view.x, view.side
     corners = np.array([-1.0, -1.0, 1.0, 1.0]), np.array([-1.0, 1.0, -1.0, 1.0])
+    down, across = _project(view, *corners, aspect)
     while view.is_inside:
-        down, across = _project(view, *corners, aspect)
         low_y, high_y = y + side / 2 * float(down.min()), y + side / 2 * float(down.max())
         low_x, high_x = x + side / 2 * float(across.min()), x + side / 2 * float(across.max())
         if max(high_y - low_y, high_x - low_x) <= 1:
@@ -163,10 +171,11 @@ def _project(view: View, down: Doubles, across: Doubles, aspect: float) -> tuple
 class _Border:
     """Measures what views cut."""
 
-    def __init__(self, objects: Whole) -> None:
+    def __init__(self, survey: Survey) -> None:
+        objects = survey.objects
         edges = objects[0], objects[-1], objects[:, 0], objects[:, -1]
-        # A view should not touch an object either.
-        objects = widen(objects)
+        # A view should not touch an object either. One cut matters, however thin the object is.
+        objects = widen(objects) + _SLENDER * widen(survey.slender)
         self._total = max(int(objects.sum()), 1)
         self._sums = np.pad(objects.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
         # What already touches the border of the source was cut before.

@@ -1,13 +1,12 @@
-"""Whether an image shows text, which must not be mirrored.
+"""Whether an image shows small print: lines of letters that are too small to be told apart.
 
-Text is many thin strokes on plain ground, in lines. A window of 24x8 pixels looks like text if
+Print is many thin strokes on plain ground, in lines. A window of 24x8 pixels looks like print if
 
 - brightness rises and falls often in it, across and down,
 - most of its pixels are close to one end of its range, the ground, and few lie between the ends,
 - the ground is much plainer than the strokes are dark (or light).
 
 Leaves, stones and snow pass the first two tests, but rarely three windows of a line pass the third.
-Large letters and single words are not found.
 """
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from langchain_image_variation.engines.local.pyramid import Bytes, Indices
 
-__all__ = ["has_text"]
+__all__ = ["has_print"]
 
 _HEIGHT, _WIDTH = 8, 24
 """The size of a window in pixels of an image of 256. That is a line of small print."""
@@ -37,11 +36,11 @@ _RANGE = 70
 """The least difference between ink and ground, in gray levels."""
 
 _LINES = 4
-"""How many groups of three windows in a line make text. Snow on rock has three."""
+"""How many groups of three windows in a line make print. Snow on rock has three."""
 
 
-def has_text(luma: Bytes) -> bool:
-    """Return whether an image shows lines of small text.
+def has_print(luma: Bytes) -> bool:
+    """Return whether an image shows lines of small print.
 
     Args:
         luma: uint8 (256, 256).
@@ -52,10 +51,10 @@ def has_text(luma: Bytes) -> bool:
     down = np.zeros(values.shape, dtype=bool)
     down[1:-1] = _turns((values[2:] - values[:-2]).T).T
     is_busy = (_count(across) >= _TURNS_ACROSS) & (_count(down) >= _TURNS_DOWN)
-    is_text = np.zeros_like(is_busy)
+    is_print = np.zeros_like(is_busy)
     rows, columns = np.nonzero(is_busy)
-    is_text[rows, columns] = _has_plain_ground(values, rows * _DOWN, columns * _ACROSS)
-    lines = is_text[:, 2:] & is_text[:, 1:-1] & is_text[:, :-2]
+    is_print[rows, columns] = _has_plain_ground(values, rows * _DOWN, columns * _ACROSS)
+    lines = is_print[:, 2:] & is_print[:, 1:-1] & is_print[:, :-2]
     return int(lines.sum()) >= _LINES
 
 

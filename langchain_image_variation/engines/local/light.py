@@ -43,6 +43,24 @@ class Mood:
     """What is added to exposure, a and b at the top of the image."""
     bottom: tuple[float, float, float]
 
+    def strengthen(self, factor: float) -> "Mood":
+        """Return a mood that differs from neutral light by a multiple of what this one does."""
+
+        def pair(values: tuple[float, float]) -> tuple[float, float]:
+            return factor * values[0], factor * values[1]
+
+        return Mood(
+            exposure=factor * self.exposure,
+            contrast=factor * self.contrast,
+            saturation=1 + factor * (self.saturation - 1),
+            highlights=pair(self.highlights),
+            shadows=pair(self.shadows),
+            white=1 + factor * (self.white - 1),
+            black=factor * self.black,
+            top=(factor * self.top[0], *pair(self.top[1:])),
+            bottom=(factor * self.bottom[0], *pair(self.bottom[1:])),
+        )
+
 
 # Chosen by eye, on photos of people, animals, buildings, landscapes and textures.
 MOODS = {
@@ -115,13 +133,15 @@ def relight(
         image: An image in mode L, LA, RGB or RGBA. Alpha does not change.
         seed: The same seed makes the same light.
         mood: The index of the mood in `MOODS`.
-        amount: 0 (no change) to 1.
+        amount: 0 (no change) to 1 (the mood). Above 1, the mood is stronger.
         is_gray: Whether the image has no color. Then only tone changes.
         is_graphic: Whether it is a logo or drawing. Then all of it gets the same light, and black,
             gray and white take no tint.
     """
     draws = Draws(seed, _STREAM).uniforms(5)
     light = list(MOODS.values())[mood]
+    if amount > 1:
+        light, amount = light.strengthen(amount), 1.0
     color, alpha = image, None
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")

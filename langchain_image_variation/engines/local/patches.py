@@ -26,10 +26,21 @@ from numpy.typing import NDArray
 from langchain_image_variation.engines.local.product import product
 from langchain_image_variation.engines.local.pyramid import Bytes, Floats, Indices
 
-__all__ = ["PATCH", "Contrast", "Values", "describe", "describe_some", "strongest_directions"]
+__all__ = [
+    "PATCH",
+    "Contrast",
+    "ShortKeys",
+    "Values",
+    "describe",
+    "describe_some",
+    "strongest_directions",
+]
 
 Values: TypeAlias = NDArray[np.int16]
 """An image in its `Contrast`: whole numbers from -128 to 127, (side, side, channels)."""
+
+ShortKeys: TypeAlias = NDArray[np.int16]
+"""Descriptors in half the memory. They are whole numbers up to about 1,600."""
 
 PATCH = 7
 """Side of a patch in pixels, as in GPNN."""
@@ -124,11 +135,11 @@ def describe(values: Values, directions: Floats) -> Floats:
     """
     windows = _windows(values)
     span = windows.shape[1]
-    parts = [
-        _coordinates(windows[top : top + _ROWS].reshape(-1, len(directions)), directions)
-        for top in range(0, span, _ROWS)
-    ]
-    return np.concatenate(parts)
+    result = np.empty((span * span, directions.shape[1]), dtype=np.float32)
+    for top in range(0, span, _ROWS):
+        rows = windows[top : top + _ROWS].reshape(-1, len(directions))
+        result[top * span : top * span + len(rows)] = _coordinates(rows, directions)
+    return result
 
 
 def describe_some(values: Values, directions: Floats, corners: Indices) -> Floats:

@@ -57,14 +57,15 @@ class Quilt:
         centers = (np.arange(self.side, dtype=np.float32) + 0.5) / np.float32(self.side)
         low, share = _nodes_around(centers, field.shape[1])
         rest = np.float32(1) - share
-        across = field[:, :, low] * rest + field[:, :, low + 1] * share
+        # `take` keeps both planes contiguous, unlike an index. That makes the next steps faster.
+        across = field.take(low, axis=2) * rest + field.take(low + 1, axis=2) * share
         words = np.empty((self.side, self.side), dtype=np.uint32)
         for top in range(0, self.side, _STRIP):
             rows = slice(top, top + _STRIP)
             above = low[rows]
-            displacement = (
-                across[:, above] * rest[rows, None] + across[:, above + 1] * share[rows, None]
-            )
+            displacement = across.take(above, axis=1)
+            displacement *= rest[rows, None]
+            displacement += across.take(above + 1, axis=1) * share[rows, None]
             moved_y, moved_x = snap_to_pixels(displacement, self.side) if snap else displacement
             words[rows] = self._sample(moved_y + centers[rows, None], moved_x + centers)
         self._blend(words, field, centers)
@@ -78,7 +79,7 @@ class Quilt:
         has_seam = seams(field)
         if not has_seam.any():
             return
-        y, x = np.nonzero(has_seam[low[:, None], low[None, :]])
+        y, x = np.nonzero(has_seam.take(low, axis=0).take(low, axis=1))
         mixed = np.zeros((len(y), 4), dtype=np.float32)
         for dy, wy in ((0, 1 - share[y]), (1, share[y])):
             for dx, wx in ((0, 1 - share[x]), (1, share[x])):
@@ -105,8 +106,8 @@ class Quilt:
 def seams(field: Floats) -> NDArray[np.bool_]:
     """Mark the cells between four nodes that contain a seam, (nodes - 1, nodes - 1)."""
     limit = np.float32(_JUMP / field.shape[1])
-    down = np.abs(field[:, 1:] - field[:, :-1]).max(axis=0) > limit
-    across = np.abs(field[:, :, 1:] - field[:, :, :-1]).max(axis=0) > limit
+    down = (np.abs(field[:, 1:] - field[:, :-1]) > limit).any(axis=0)
+    across = (np.abs(field[:, :, 1:] - field[:, :, :-1]) > limit).any(axis=0)
     return np.asarray(down[:, :-1] | down[:, 1:] | across[:-1] | across[1:])
 
 

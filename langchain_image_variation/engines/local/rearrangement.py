@@ -31,6 +31,9 @@ _CLOSE = 0.06
 _AIM = 1.1
 """Patches snap back a little toward the source, so first guesses aim further than the target."""
 
+_FAULTS = 2.0
+"""How many faults an arrangement may have. One with more is dropped."""
+
 _SKETCHED_SHARE, _REFINED_SHARE = 0.6, 0.8
 """The shares of the work on one image that are done after its sketch and after its field."""
 
@@ -87,8 +90,8 @@ class Rearrangement:
         self._grain = grain
         self._yardstick = yardstick
         self._plan = plan
-        # The choice among candidates is about completeness.
-        self._candidates = _CANDIDATES if complete else 1
+        # The choice among candidates and the limit of faults are about completeness.
+        self._candidates, self._most_faults = (_CANDIDATES, _FAULTS) if complete else (1, math.inf)
         self._target = plan.share * yardstick.max_change
 
     def draw(self, draws: Draws, view: Floats, step: Step, run: Run) -> Bytes | None:
@@ -101,7 +104,7 @@ class Rearrangement:
             run: Runs the jobs of this image, in any order or at once. The result is the same.
         """
         best = self._best_try(draws, step, run)
-        if best.faults > self._plan.faults:
+        if best.faults > self._most_faults:
             return None
         (image,) = run([partial(self._refine, best.sketch, draws, view, step)])
         return image
@@ -135,7 +138,7 @@ class Rearrangement:
 
         speeds = [velocity(draws) for _ in range(self._candidates)]
         results = run([partial(try_first, speed, index) for index, speed in enumerate(speeds)])
-        best = latest_try = min(results, key=lambda one: one.badness)
+        best = latest_try = min(results, key=self._rank)
         low = high = 0.0
         for index in range(self._candidates, tries):
             if latest_try.miss <= _CLOSE:
@@ -144,8 +147,12 @@ class Rearrangement:
             (latest_try,) = run(
                 [partial(self._try, latest_try.speed, amplitude, partial(report, index))]
             )
-            best = min(best, latest_try, key=lambda one: one.badness)
+            best = min(best, latest_try, key=self._rank)
         return best
+
+    def _rank(self, one: _Try) -> tuple[bool, float]:
+        """Return a number that is smaller for a better try. Those with few faults come first."""
+        return one.faults > self._most_faults, one.badness
 
     def _try(self, speed: Floats, amplitude: float, step: Step) -> _Try:
         sketch = self._arranger.sketch(flow(speed, amplitude), amplitude, step)

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 __all__ = ["Schedule", "schedule"]
 
 # Chosen by eye, on photos and drawings. At 0.5, crop, motion and light are what people accept as
-# another picture of the same thing. Sway is what nobody notices. Reach and share belong to
-# arrangements, and firmness rises at the end, where the sketches with the fewest faults would
-# otherwise be those that changed too little.
+# another picture of the same thing. At 1, they are as large as faces, buildings and horizons bear.
+# Sway is what nobody notices. Reach and share belong to arrangements, and firmness rises at the
+# end, where the sketches with the fewest faults would otherwise be those that changed too little.
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
-_CROP = (0.02, 0.07, 0.13, 0.2, 0.21, 0.22, 0.24, 0.26)
-_MOTION = (0.1, 0.4, 0.7, 1.0, 1.1, 1.2, 1.4, 1.5)
-_LIGHT = (0.1, 0.4, 0.7, 1.0, 1.0, 1.0, 1.0, 1.0)
+_CROP = (0.02, 0.07, 0.13, 0.2, 0.21, 0.22, 0.26, 0.36)
+_MOTION = (0.1, 0.4, 0.7, 1.0, 1.1, 1.3, 1.7, 2.1)
+_LIGHT = (0.1, 0.4, 0.7, 1.0, 1.0, 1.0, 1.1, 1.3)
 _SWAY = (0.001, 0.003, 0.006, 0.01, 0.012, 0.014, 0.017, 0.02)
 _REACH = (0.06, 0.06, 0.06, 0.06, 0.06, 0.12, 0.2, 0.3)
-_SHARE = (0.67, 0.67, 0.67, 0.67, 0.67, 0.75, 0.85, 0.95)
-_FIRMNESS = (24, 24, 24, 24, 24, 24, 40, 70)
-_EVENNESS = (0.85, 0.85, 0.85, 0.85, 0.85, 0.85, 0.85, 0.0)
-_FAULTS = (2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1e6)
+_SHARE = (0.67, 0.67, 0.67, 0.67, 0.67, 0.75, 0.85, 0.88)
+_FIRMNESS = (24, 24, 24, 24, 24, 24, 40, 50)
 
 _MIRRORED_FROM = 0.4
 """From this strength, every second image is mirrored. Below, that would be too large a change."""
@@ -30,7 +28,7 @@ _ARRANGED_ABOVE = 0.6
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a strength asks for. While it rises, no number jumps, and only `evenness` falls.
+    """What a strength asks for. While it rises, no number falls or jumps.
 
     The visible result does jump where `mirrors` and `arranges` begin.
     """
@@ -45,19 +43,13 @@ class Schedule:
     """Whether every second image is mirrored."""
 
     light: float
-    """How much of a mood's light to apply, 0 to 1."""
+    """How much of a mood's light to apply. Above 1, the mood is stronger."""
 
     sway: float
     """How far parts may move on their own, as root mean square, in sides of the image."""
 
     arranges: bool
-    """Whether patches are matched again, if the source is even and the result has few faults."""
-
-    evenness: float
-    """How even a source must be to be rearranged. Otherwise, its objects would come apart."""
-
-    faults: float
-    """How many faults an arrangement may have. One with more is dropped."""
+    """Whether patches are matched again, if the source bears it and the result has few faults."""
 
     reach: float
     """How far the first guess of an arrangement may move things, as root mean square, in sides of
@@ -83,8 +75,6 @@ def schedule(strength: float) -> Schedule:
         light=_interpolate(strength, _LIGHT),
         sway=_interpolate(strength, _SWAY),
         arranges=strength > _ARRANGED_ABOVE,
-        evenness=_interpolate(strength, _EVENNESS),
-        faults=_interpolate(strength, _FAULTS),
         reach=_interpolate(strength, _REACH),
         share=_interpolate(strength, _SHARE),
         firmness=_interpolate(strength, _FIRMNESS),

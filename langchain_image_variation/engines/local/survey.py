@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from langchain_image_variation.engines.local.lettering import has_text
+from langchain_image_variation.engines.local.lettering import has_print
 from langchain_image_variation.engines.local.pyramid import NODES, Bytes, gray, resize
 from langchain_image_variation.engines.local.salience import (
     CELLS,
@@ -13,7 +13,9 @@ from langchain_image_variation.engines.local.salience import (
     find_skin,
     salience,
 )
+from langchain_image_variation.engines.local.slender import find_slender
 from langchain_image_variation.engines.local.straightness import straightness
+from langchain_image_variation.engines.local.words import has_words
 
 __all__ = ["Survey"]
 
@@ -31,7 +33,10 @@ _GROUND_BORDER = 0.9
 """The share of the border of an image that shows a ground of one color."""
 
 _PARTS = 4
-"""Parts along a side whose colors are compared."""
+"""Parts along a side whose colors and detail are compared."""
+
+_EVEN = 0.85
+"""The evenness from which a source is rearranged. The objects of others would come apart."""
 
 _STRAIGHT = 0.05
 """The share of edges on long straight lines above which an image is not bent."""
@@ -44,6 +49,9 @@ class Survey:
     objects: Whole
     """What a crop must not cut, (64, 64), 0 to 255."""
 
+    slender: Whole
+    """Where thin things are that a crop must not cut, (64, 64), 0 or 255."""
+
     is_gray: bool
     """Whether the source has no color."""
 
@@ -54,10 +62,14 @@ class Survey:
     """Whether the source lies on a ground of one color, which can be continued."""
 
     evenness: float
-    """How similar the parts of the source are, 0 to 1. Textures and many small things are even."""
+    """How similar the parts of the source are in color and detail, 0 to 1. Textures and many small
+    things are even. An object on plain ground is not."""
 
     may_mirror: bool
     """Whether the source has neither text nor the form of a logo."""
+
+    may_rearrange: bool
+    """Whether the source is a texture or many small things, and no graphic."""
 
     may_bend: bool
     """Whether bending goes unnoticed: no faces, long straight lines, text or logos."""
@@ -67,9 +79,10 @@ class Survey:
         """Survey a source, uint8 (256, 256, channels)."""
         is_graphic = _is_graphic(source)
         luma = gray(source)
-        is_text = has_text(luma)
+        is_text = has_print(luma) or has_words(luma)
         ground = _find_ground(source)
-        values = salience(source)
+        small = resize(source, CELLS)
+        values = salience(small)
         mean = int(values.sum()) // values.size
         objects = np.clip((values - mean - mean // 6) * 3 // 2, 0, 255)
         is_boundless = False
@@ -79,15 +92,18 @@ class Survey:
             objects = np.maximum(objects, 255 * cells.astype(np.int64))
             edge = np.concatenate([is_object[0], is_object[-1], is_object[:, 0], is_object[:, -1]])
             is_boundless = not edge.any()
-        has_face = bool(find_skin(resize(source, CELLS)).any())
+        has_face = bool(find_skin(small).any())
         is_rigid = is_graphic or is_text or has_face or straightness(luma) > _STRAIGHT
+        evenness = min(_color_evenness(source), _detail_evenness(luma))
         return cls(
             objects=objects,
+            slender=find_slender(luma),
             is_gray=_is_gray(source),
             is_graphic=is_graphic,
             is_boundless=is_boundless,
-            evenness=_evenness(source),
+            evenness=evenness,
             may_mirror=not (is_graphic or is_text),
+            may_rearrange=evenness >= _EVEN and not is_graphic,
             may_bend=not is_rigid,
         )
 
@@ -95,31 +111,54 @@ class Survey:
 def _is_gray(source: Bytes) -> bool:
     if source.shape[2] < 3:
         return True
-    values = source[..., :3].astype(np.int16)
-    is_colored = values.max(axis=2) - values.min(axis=2) > _NEARLY_GRAY
+    red, green, blue = np.moveaxis(source[..., :3], 2, 0)
+    high = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
+    is_colored = high - low > _NEARLY_GRAY
     # A few colored pixels do not make a gray photo colored.
     return bool(1000 * int(is_colored.sum()) < is_colored.size)
 
 
-def _evenness(source: Bytes) -> float:
+def _color_evenness(source: Bytes) -> float:
     """Return the share of the variance of colors that lies within sixteen parts of a source."""
     side = NODES // _PARTS
-    values = source.astype(np.int64).reshape(_PARTS, side, _PARTS, side, -1)
     # Sums of whole numbers are exact.
-    sums = values.sum(axis=(1, 3)).reshape(_PARTS * _PARTS, -1)
+    rows = source.reshape(_PARTS, side, NODES, -1).sum(axis=1, dtype=np.int64)
+    sums = rows.reshape(_PARTS, _PARTS, side, -1).sum(axis=2).reshape(_PARTS * _PARTS, -1)
     squares = int((sums * sums).sum())
     total = (sums.sum(axis=0) * sums.sum(axis=0)).sum()
     between = _PARTS**2 * squares - int(total)
-    whole = NODES**2 * int((values * values).sum()) - int(total)
+    level = np.arange(256)
+    counts = np.bincount(source.reshape(-1), minlength=len(level))
+    whole = NODES**2 * int((counts * level * level).sum()) - int(total)
     return 1 - between / whole if whole else 1.0
+
+
+def _detail_evenness(luma: Bytes) -> float:
+    """Return over how many of sixteen parts the detail of a source is spread, as a share of them.
+
+    That is (sum of d)^2 / (16 sum of d^2) for the sums d of gradients, the index of Jain et al.
+    1984, "A quantitative measure of fairness".
+    """
+    values = luma.astype(np.int64)
+    gradient = np.zeros_like(values)
+    gradient[:, 1:] += np.abs(values[:, 1:] - values[:, :-1])
+    gradient[1:] += np.abs(values[1:] - values[:-1])
+    side = NODES // _PARTS
+    sums = gradient.reshape(_PARTS, side, _PARTS, side).sum(axis=(1, 3))
+    squares = int((sums * sums).sum())
+    return int(sums.sum()) ** 2 / (sums.size * squares) if squares else 1.0
 
 
 def _is_graphic(source: Bytes) -> bool:
     """Return whether a source is drawn: most of it is plain, and one color prevails."""
-    values = source.astype(np.int16)
-    across = np.abs(values[:-1, 1:] - values[:-1, :-1]).max(axis=2) <= 1
-    down = np.abs(values[1:, :-1] - values[:-1, :-1]).max(axis=2) <= 1
-    if (across & down).mean() < _PLAIN_SHARE:
+    is_plain = np.ones((NODES - 1, NODES - 1), dtype=bool)
+    for plane in np.moveaxis(source, 2, 0):
+        here = plane[:-1, :-1]
+        for neighbor in (plane[:-1, 1:], plane[1:, :-1]):
+            # Unsigned differences do not overflow this way.
+            is_plain &= np.maximum(here, neighbor) - np.minimum(here, neighbor) <= 1
+    if is_plain.mean() < _PLAIN_SHARE:
         return False
     coarse = (source >> 3).astype(np.int64)
     codes = sum(coarse[..., channel] << (5 * channel) for channel in range(source.shape[2]))

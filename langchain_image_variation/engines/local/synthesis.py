@@ -83,8 +83,7 @@ class Synthesis:
         self.survey: Survey = results[1]
         """What the source bears."""
         self._rearrangement = None
-        is_even = self.survey.evenness >= self._plan.evenness
-        if arrange and self._plan.arranges and is_even:
+        if arrange and self._plan.arranges and self.survey.may_rearrange:
             self._rearrangement = self._prepare_rearrangement(small, complete, step, run)
 
     def _prepare_rearrangement(
@@ -110,7 +109,7 @@ class Synthesis:
 
     @property
     def light(self) -> float:
-        """How much of a mood's light the strength asks for, 0 to 1."""
+        """How much of a mood's light the strength asks for, 1 at the default strength."""
         return self._plan.light
 
     @property

@@ -20,6 +20,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         declare_engines(tmp_path_factory.mktemp("declared"), monkeypatch)
         declare_file_systems(tmp_path_factory.mktemp("shelf"), monkeypatch)
         monkeypatch.setenv("ENGINE_SECONDS", "0.1")
+        monkeypatch.setenv("ENGINE_DEVICES", "cuda:0 cuda:1")
         with Nodes.start() as nodes:
             yield nodes
 

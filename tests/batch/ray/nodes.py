@@ -61,12 +61,12 @@ class Nodes:
         self._second = self._cluster.add_node(**_NODE)
 
     @contextmanager
-    def extra_node_with_gpu(self) -> Iterator[None]:
-        """Add a third node for the block, which claims to have two processors and a GPU."""
+    def extra_node(self, *, num_cpus: int, num_gpus: int) -> Iterator[None]:
+        """Add a third node for the block, which claims to have so many processors and GPUs."""
         third = {
             **_NODE,
-            "num_cpus": 2,
-            "num_gpus": 1,
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
             "env_vars": {"NODE": "third", "ENGINE_SECONDS": "0.5"},
         }
         node = self._cluster.add_node(**third)

@@ -13,7 +13,7 @@ import pytest
 
 from langchain_image_variation.cli import main
 from pytest_image_variation.samples import square_png
-from tests.batch.declared_engines import count_made_images
+from tests.batch.declared_engines import count_made_images, read_devices
 from tests.batch.ray.nodes import Nodes
 from tests.batch.runs import output_images, read_manifest, run, start_run, wait_until
 from tests.batch.test_odd_rows import write_odd_rows
@@ -174,7 +174,7 @@ def test_workers_run_on_machines_with_gpus(
     nodes: Nodes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two workers share a GPU and see it, and requesting more GPUs than exist is an error."""
-    with nodes.extra_node_with_gpu():
+    with nodes.extra_node(num_cpus=2, num_gpus=1):
         assert cluster_run(nodes, "--gpus", "0.5") == 0
         assert [line.split()[1:] for line in read_node_log()] == [["third", "0"]] * 2
         capsys.readouterr()
@@ -185,6 +185,22 @@ def test_workers_run_on_machines_with_gpus(
         )
         assert run_example(nodes, "--engine", "logged", "--gpus", "0.5")
         assert {line.partition(" ")[2] for line in read_node_log()} == {"third 0"}
+
+
+def test_engines_with_devices_get_a_gpu_each(nodes: Nodes) -> None:
+    """By default, only machines with GPUs make the images, with one worker per GPU."""
+    with nodes.extra_node(num_cpus=4, num_gpus=1):
+        assert cluster_run(nodes, engine="on_device") == 0
+        assert list(read_devices().values()) == [["auto", "None", "1", "0", "third"]]
+        assert cluster_run(nodes, "--gpus", "0.5", "--size", "512x512", engine="on_device") == 0
+        assert list(read_devices().values()) == [["auto", "None", "1", "0", "third"]] * 2
+    assert len(read_manifest()) == 16
+
+
+def test_engines_with_devices_get_whole_machines(nodes: Nodes) -> None:
+    """Without GPUs, each worker has as many processors as the smallest machine."""
+    assert cluster_run(nodes, engine="on_device") == 0
+    assert list(read_devices().values()) == [["auto", "None", "1", "None", "None"]] * 2
 
 
 def test_hosted_engines_get_concurrent_calls(nodes: Nodes) -> None:

@@ -1,0 +1,75 @@
+"""Downloads of models: what is announced, and how the progress is shown."""
+
+import logging
+import os
+import sys
+
+from tqdm import tqdm
+
+from langchain_image_variation.batch.progress_bar import redraw_regularly, terminal_width
+from langchain_image_variation.engines.traits import PendingDownload, plan_download
+
+__all__ = ["download_model", "run_download"]
+
+
+def download_model(engine: object, *, quiet: bool = False) -> None:
+    """Download what an engine needs and does not have, if anything.
+
+    Args:
+        engine: Any engine.
+        quiet: Whether to show neither the announcement nor the progress.
+
+    Raises:
+        ImageVariationError: If the download fails.
+    """
+    download = plan_download(engine)
+    if download is not None:
+        run_download(download, quiet=quiet)
+
+
+def run_download(download: PendingDownload, *, quiet: bool) -> None:
+    """Say what is about to be downloaded, and download it with a progress bar.
+
+    Args:
+        download: What to download.
+        quiet: Whether to show neither.
+
+    Raises:
+        ImageVariationError: If the download fails.
+        KeyboardInterrupt: If the user interrupts it. What has arrived is kept.
+    """
+    # Imported here because few commands download anything.
+    from langchain_image_variation.engines.diffusers.repository import describe_bytes
+
+    # The library logs each retry, with addresses that are secret for a while.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if download.missing_bytes and not quiet:
+        # Another bar may be on the screen.
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(
+                f"Downloading the model {download.model!r}: "
+                f"{describe_bytes(download.missing_bytes)} from {' and '.join(download.pages)}. "
+                f"License: {download.license}. If you interrupt this, the next run continues.",
+                file=sys.stderr,
+                flush=True,
+            )
+    with (
+        tqdm(
+            desc=download.model,
+            file=sys.stderr,
+            disable=quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb",
+            leave=False,
+            ncols=terminal_width(),
+            unit="B",
+            unit_scale=True,
+        ) as bar,
+        redraw_regularly(bar),
+    ):
+
+        def show(done: int, total: int) -> None:
+            if bar.total is None:
+                # What is here already says nothing about the speed.
+                bar.total, bar.initial, bar.n = total, done, done
+            bar.update(done - bar.n)
+
+        download.run(show)

@@ -1,0 +1,48 @@
+"""What `image-variation engines` says about the models of the engine diffusers."""
+
+from langchain_image_variation.engines.diffusers.devices import choose_device
+from langchain_image_variation.engines.diffusers.model_download import is_downloaded
+from langchain_image_variation.engines.diffusers.presets import PRESETS, Preset
+from langchain_image_variation.engines.diffusers.repository import describe_bytes
+from langchain_image_variation.exceptions import MissingExtraError
+
+__all__ = ["describe_device", "describe_models"]
+
+
+def describe_models() -> list[tuple[str, str]]:
+    """Return the name of each preset, and whether it is here, its size and its license.
+
+    This does not use the network, so it leaves out sizes that are not known here.
+    """
+    return [(name, _describe(preset)) for name, preset in PRESETS.items()]
+
+
+def describe_device() -> str:
+    """Return the device that a model would use here."""
+    try:
+        device = choose_device()
+    except MissingExtraError:
+        return "not known without the extra 'diffusers'"
+    return device.description if device.kind != "cpu" else "cpu; torch finds no GPU"
+
+
+def _describe(preset: Preset) -> str:
+    facts = [_describe_download(preset)]
+    facts.append(f"license: {preset.license}")
+    if not preset.is_commercial:
+        facts.append("not for commercial use")
+    if preset.is_gated:
+        facts.append(f"accept the license at {preset.license_url} first")
+    return "; ".join(facts) + "."
+
+
+def _describe_download(preset: Preset) -> str:
+    try:
+        if is_downloaded(preset.name):
+            return "downloaded"
+    except ImportError:
+        # The cache can only be read with huggingface_hub.
+        pass
+    if preset.download_bytes is None:
+        return "not downloaded"
+    return f"not downloaded, at least {describe_bytes(preset.download_bytes)}"

@@ -1,0 +1,420 @@
+"""`DiffusersEngine`: handles requests, options, seeds, sizes and refused images around a model."""
+
+import copy
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+
+from langchain_image_variation.cancellation import cancelled_error
+from langchain_image_variation.contract import (
+    DEFAULT_MODEL,
+    MAX_N,
+    CreateImageVariationRequest,
+    ImagesResponse,
+)
+from langchain_image_variation.engines.context import (
+    ProgressReporter,
+    cancellation,
+    progress_reporter,
+)
+from langchain_image_variation.engines.diffusers.devices import (
+    check_device_name,
+    check_dtype_name,
+    list_devices,
+)
+from langchain_image_variation.engines.diffusers.families import Settings
+from langchain_image_variation.engines.diffusers.families.seeds import noise_seed
+from langchain_image_variation.engines.diffusers.loaded_pipelines import SharedPipeline
+from langchain_image_variation.engines.diffusers.model_download import (
+    is_downloaded,
+    plan_model_download,
+)
+from langchain_image_variation.engines.diffusers.model_loader import (
+    LoadedModel,
+    LoadOptions,
+    ModelLoader,
+    check_packages,
+)
+from langchain_image_variation.engines.diffusers.models import (
+    absolute_model,
+    fingerprint_folder,
+    model_name,
+    read_model,
+)
+from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
+from langchain_image_variation.engines.diffusers.placement import check_offload
+from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
+from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.traits import PendingDownload, check_model
+from langchain_image_variation.exceptions import (
+    ContentPolicyError,
+    EngineError,
+    InvalidRequestError,
+    excerpt,
+)
+from langchain_image_variation.images.pixels import decode_png, encode_png, flatten
+from langchain_image_variation.numbers import check_number, check_whole_number
+
+__all__ = ["MAX_GUIDANCE_SCALE", "MAX_REDRAWS", "MAX_STEPS", "DiffusersEngine"]
+
+MAX_REDRAWS = 3
+"""How often an image that the safety checker refuses is drawn again. The checker has many false
+alarms (https://github.com/CompVis/stable-diffusion/issues/239), which another seed avoids. An image
+that is refused this often is likely to be refused always."""
+
+MAX_STEPS = 1000
+"""The most denoising steps. The models were trained on 1000 levels of noise, so more are the same
+levels twice."""
+
+MAX_GUIDANCE_SCALE = 100.0
+"""The largest guidance scale. Models are used with 1 to 20; far above, images are noise."""
+
+_SEED_BITS = 32
+_SEED_HINT = "; leave it out for a random one"
+_PRESET_HINT = "; leave it out for the model's own"
+_BATCH_HINT = "; leave it out to choose by the free memory"
+
+
+class DiffusersEngine:
+    """Makes new images of the same subject, with an open model on your own hardware.
+
+    Nothing leaves the machine, and nothing is downloaded unless you say so. The model is loaded by
+    the first request, and shared by all engines of the process whose options load the same. It is
+    freed when the last of them is closed or forgotten.
+
+    You can use one engine from many threads at once. A device draws for one request at a time, and
+    the others wait.
+
+    Args:
+        model: The name of a preset (see `image-variation engines`), a repository of the Hugging
+            Face Hub as "owner/name", or a folder: a path, or a string that is absolute or starts
+            with "." or "~". The class of its pipeline must be that of a preset.
+        revision: A commit, tag or branch of the repository. By default, that of the preset, or
+            "main".
+        seed: Image i of a request depends on `seed + i` alone, so you can make it again with n=1
+            and that seed, on the same device. None draws a new 32-bit seed for each request.
+        strength: How much the images differ from the source, from 0 to 1. What it changes depends
+            on the model: see the page "New images on your own machine".
+        steps: How many denoising steps to take. By default, those of the preset.
+        guidance_scale: How closely the model follows the source. 1 or less turns guidance off,
+            which takes half as long, except for `flux-redux`. By default, that of the preset.
+        device: "auto", "cuda", "cuda:1", "mps", "xpu" or "cpu". "auto" is the first GPU, or else
+            the CPU.
+        dtype: "auto", "float32", "float16" or "bfloat16". "auto" is half precision on a GPU.
+        offload: What waits in the main memory while the GPU does not need it: "none", "model" (all
+            components but one) or "sequential" (all layers but one). "auto" decides by the free
+            memory.
+        batch: How many images to draw at once, at most. By default, as many as the free memory
+            allows, and one on a CPU. An image that is drawn with others can differ by one level (of
+            255) from the same image drawn alone. With `batch=1`, it never does.
+        safety: Whether the model's safety checker looks at the images, if it has one. An image that
+            it refuses is drawn again from other noise.
+        download: Whether the first request may download what is missing. Otherwise, run
+            `image-variation pull` first.
+        token: Identifies you at the Hub, for models whose license you have accepted there. By
+            default, the variable HF_TOKEN, or the login of `hf auth`.
+        cache_dir: The folder of downloaded models. By default, the one that all programs of Hugging
+            Face share.
+
+    Raises:
+        InvalidRequestError: If an option is out of range. `param` names the option.
+        EngineError: If the index of a model's folder is corrupt.
+        MissingExtraError: If a package of the extra `diffusers` is not installed.
+    """
+
+    variation_kind = "new images of the same subject"
+    """What its variations are."""
+
+    def __init__(
+        self,
+        *,
+        model: str | Path = DEFAULT_PRESET.name,
+        revision: str | None = None,
+        seed: int | None = None,
+        strength: float = 0.5,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        offload: str = "auto",
+        batch: int | None = None,
+        safety: bool = True,
+        download: bool = False,
+        token: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.model = model_name(model)
+        self.seed = None if seed is None else _check_seed(seed)
+        self.strength = _check_strength(strength)
+        self.steps = (
+            None
+            if steps is None
+            else check_whole_number("steps", steps, 1, MAX_STEPS, hint=_PRESET_HINT)
+        )
+        self.guidance_scale = (
+            None
+            if guidance_scale is None
+            else check_number(
+                "guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE, hint=_PRESET_HINT
+            )
+        )
+        options = LoadOptions(
+            model=absolute_model(model),
+            revision=_check_text("revision", revision),
+            device=check_device_name(device),
+            dtype=check_dtype_name(dtype),
+            offload=check_offload(offload),
+            batch=(
+                None
+                if batch is None
+                else check_whole_number("batch", batch, 1, MAX_N, hint=_BATCH_HINT)
+            ),
+            safety=_check_switch("safety", safety),
+            cache_dir=_check_folder("cache_dir", cache_dir),
+            download=_check_switch("download", download),
+            token=_check_text("token", token),
+        )
+        self._folder_fingerprint = _fingerprint_folder(options)
+        check_packages()
+        self._options = options
+        self._pipeline = SharedPipeline(options, ModelLoader(options))
+        self._is_closed = False
+
+    @classmethod
+    def devices(cls) -> tuple[str, ...]:
+        """Return the devices that the option `device` can choose here: all GPUs, or the CPU.
+
+        Raises:
+            MissingExtraError: If torch is not installed.
+        """
+        return list_devices()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that a request may name."""
+        return (DEFAULT_MODEL, self.model)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the settings. Without a seed, each call also draws one.
+
+        It does not cover the hardware. The same settings give slightly different images on another
+        kind of device.
+        """
+        options = self._options
+        return digest(
+            model=self.model,
+            folder=self._folder_fingerprint,
+            revision=options.revision,
+            seed=self.seed,
+            strength=self.strength,
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            device=options.device,
+            dtype=options.dtype,
+            safety=options.safety,
+        )
+
+    def with_options(self, *, seed: int | None = None, strength: float | None = None) -> Self:
+        """Return a copy with another seed or strength. None keeps this engine's own.
+
+        The copy shares the loaded model. It stays usable when this engine is closed.
+
+        Raises:
+            InvalidRequestError: If an option is out of range. `param` names the option.
+        """
+        engine = copy.copy(self)
+        if seed is not None:
+            engine.seed = _check_seed(seed)
+        if strength is not None:
+            engine.strength = _check_strength(strength)
+        engine._pipeline = self._pipeline.share()
+        return engine
+
+    def plan_download(self) -> PendingDownload | None:
+        """Return what must be downloaded before the first request. None if nothing is missing.
+
+        Raises:
+            ImageVariationError: If the Hub cannot say what the model consists of.
+        """
+        options = self._options
+        if is_downloaded(options.model, options.revision, cache_dir=options.cache_dir):
+            return None
+        return plan_model_download(
+            options.model, options.revision, cache_dir=options.cache_dir, token=options.token
+        )
+
+    def close(self) -> None:
+        """Give up the loaded model. It is freed if no other engine uses it."""
+        self._is_closed = True
+        self._pipeline.close()
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Return `request.n` variations of `request.image`, each of exactly `request.size`.
+
+        Raises:
+            ModelNotFoundError: If the request names a model that is neither "dall-e-2" nor this
+                engine's.
+            InvalidImageError: If the image cannot be decoded.
+            ContentPolicyError: If the safety checker refuses an image every time.
+            EngineError: If the engine is closed, the call is cancelled, the memory is too small, or
+                the model cannot be loaded or draws nothing.
+            ImageVariationError: If the model cannot be found or downloaded.
+        """
+        check_model(request.model, self.models)
+        if self._is_closed:
+            raise EngineError("The engine is closed. Create a new one.")
+        call = _Call(request.n, progress_reporter(), cancellation())
+        call.check()
+        source = flatten(decode_png(request.image)).convert("RGB")
+        first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
+        seeds = range(first, first + request.n)
+        with self._pipeline.lease(call.is_cancelled) as placed:
+            images = self._draw(placed, source, seeds, call)
+        pngs = [_encode(image, request.side) for image in images]
+        return ImagesResponse.from_pngs(
+            pngs,
+            response_format=request.response_format,
+            seeds=seeds,
+            model=self.model,
+            note=_describe_enlarging(images[0].width, request.side),
+        )
+
+    def _draw(
+        self,
+        placed: PlacedModel[LoadedModel],
+        source: Image.Image,
+        seeds: Sequence[int],
+        call: "_Call",
+    ) -> list[Image.Image]:
+        """Return one image for each seed, of the model's own size."""
+        encoded = placed.run(lambda model: model.family.encode(model.loaded, source))
+        images: dict[int, Image.Image] = {}
+
+        def draw_batch(model: LoadedModel, batch: Sequence[int]) -> list[Image.Image | None]:
+            settings = Settings(
+                steps=self.steps or model.preset.steps,
+                guidance_scale=(
+                    model.preset.guidance_scale
+                    if self.guidance_scale is None
+                    else self.guidance_scale
+                ),
+                strength=self.strength,
+            )
+            step = call.batch_step(len(batch))
+            drawn = model.family.draw(model.loaded, encoded, batch, settings, step)
+            call.finish(sum(image is not None for image in drawn))
+            return drawn
+
+        for redraw in range(MAX_REDRAWS + 1):
+            missing = [seed for seed in seeds if seed not in images]
+            drawn = placed.draw([noise_seed(seed, redraw) for seed in missing], draw_batch)
+            images |= {
+                seed: image for seed, image in zip(missing, drawn, strict=True) if image is not None
+            }
+            if len(images) == len(seeds):
+                return [images[seed] for seed in seeds]
+        refused = [str(index) for index, seed in enumerate(seeds, 1) if seed not in images]
+        raise ContentPolicyError(
+            f"The model's safety checker refused image {' and '.join(refused)} of {len(seeds)}, "
+            f"and {MAX_REDRAWS} redraws of each. Use another source or another seed.",
+            hint="The option safety=False turns the checker off.",
+        )
+
+
+class _Call:
+    """The progress of one call, and whether it was cancelled.
+
+    Args:
+        n: How many images the call makes.
+        reporter: Where to report progress.
+        is_cancelled: Returns whether the call was cancelled.
+    """
+
+    def __init__(
+        self, n: int, reporter: ProgressReporter, is_cancelled: Callable[[], bool]
+    ) -> None:
+        self._n, self._reporter, self.is_cancelled = n, reporter, is_cancelled
+        self._finished = 0
+
+    def check(self) -> None:
+        """Raise an error if the call was cancelled."""
+        if self.is_cancelled():
+            raise cancelled_error()
+
+    def batch_step(self, size: int) -> Callable[[float], None]:
+        """Return a function to call before each pass of a batch of `size` images."""
+
+        def step(share: float) -> None:
+            self.check()
+            self._reporter.work_done((self._finished + size * share) / self._n)
+
+        return step
+
+    def finish(self, count: int) -> None:
+        """Report that `count` more images are drawn."""
+        self.check()
+        self._finished += count
+        for _ in range(count):
+            self._reporter.image_finished()
+
+
+def _encode(image: Image.Image, side: int) -> bytes:
+    """Return a PNG file of exactly the side."""
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    return encode_png(image, compress_level=1)
+
+
+def _describe_enlarging(drawn: int, side: int) -> str | None:
+    if drawn >= side:
+        return None
+    return f"drawn at {drawn}x{drawn} pixels and enlarged to {side}x{side}"
+
+
+def _fingerprint_folder(options: LoadOptions) -> str | None:
+    """Check a model that can be read now, and return what its files are like if it is a folder."""
+
+    def find_nothing(_: Any) -> Any:
+        raise FileNotFoundError
+
+    try:
+        model = read_model(options.model, options.revision, find_nothing)
+    except FileNotFoundError:
+        # The index of a repository is read when the model is loaded.
+        return None
+    return fingerprint_folder(model)
+
+
+def _check_seed(seed: int) -> int:
+    return check_whole_number("seed", seed, 0, hint=_SEED_HINT)
+
+
+def _check_strength(strength: float) -> float:
+    return check_number("strength", strength, 0, 1, hint="; the default is 0.5")
+
+
+def _check_switch(name: str, value: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidRequestError(f"{name} must be True or False, got {excerpt(value)}.", param=name)
+
+
+def _check_text(name: str, value: str | None) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    # The value may be a secret.
+    kind = "an empty one" if value == "" else f"a value of type {type(value).__name__}"
+    raise InvalidRequestError(f"{name} must be a string or None, got {kind}.", param=name)
+
+
+def _check_folder(name: str, value: str | os.PathLike[str] | None) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str | os.PathLike) and (path := os.fspath(value)):
+        return path
+    raise InvalidRequestError(f"{name} must be a folder or None, got {excerpt(value)}.", param=name)

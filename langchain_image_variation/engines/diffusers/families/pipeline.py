@@ -1,0 +1,138 @@
+"""What all families do with a diffusers pipeline: load it, and call it step by step."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from langchain_image_variation.engines.diffusers.families import Step
+from langchain_image_variation.exceptions import EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "call_pipeline",
+    "load_pipeline",
+    "quiet_loading",
+    "to_images",
+    "unet_side",
+    "use_few_steps",
+]
+
+
+def load_pipeline(pipeline_class: Any, folder: Path, dtype: Any, **components: Any) -> Any:
+    """Return a pipeline from a folder. Nothing is downloaded.
+
+    diffusers and transformers unpickle weights with `weights_only` only, which runs no code.
+
+    Args:
+        pipeline_class: Its class.
+        folder: The folder of its `model_index.json`.
+        dtype: The `torch.dtype` of its weights.
+        **components: Components to use instead of loading them. None leaves one out.
+    """
+    pipeline = pipeline_class.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, **components
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Hide what diffusers, transformers and torch print while they load files.
+
+    They show a bar for each file, and warn about packages, formats and settings that do not matter
+    here. An error that matters is raised.
+    """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", UserWarning)
+        for logging in (diffusers_logging, transformers_logging):
+            stack.callback(logging.set_verbosity, logging.get_verbosity())
+            logging.set_verbosity(logging.CRITICAL)
+            if logging.is_progress_bar_enabled():
+                stack.callback(logging.enable_progress_bar)
+                logging.disable_progress_bar()
+        yield
+
+
+def use_few_steps(pipeline: Any) -> None:
+    """Replace the scheduler PNDM, which needs about 50 steps, by DPM-Solver++, which needs 20.
+
+    Other schedulers are kept: their model may have been distilled for them.
+    """
+    from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
+
+    if isinstance(pipeline.scheduler, PNDMScheduler):
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+
+
+def unet_side(pipeline: Any) -> int:
+    """Return the width and height that a pipeline of Stable Diffusion draws, in pixels."""
+    return int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
+
+
+def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
+    """Call a pipeline, and `step` before each pass of its denoiser. Its images are arrays.
+
+    The callbacks of pipelines differ, and some schedulers make passes without one. A hook of the
+    denoiser sees every pass. It also ends the call within one pass when `step` raises an error.
+    """
+    # Imported here because every command imports this module, and few draw.
+    import numpy as np
+
+    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+    passes = 0
+
+    def before_pass(*_: Any) -> None:
+        nonlocal passes
+        step(min(passes / max(len(pipeline.scheduler.timesteps), 1), 1.0))
+        passes += 1
+
+    hook = denoiser.register_forward_pre_hook(before_pass)
+    try:
+        # The safety checker gets the images as bytes, even those that are not numbers.
+        with np.errstate(invalid="ignore"):
+            return pipeline(output_type="np", **arguments)
+    except BaseException:
+        # With offloading, the error has left a component on the device.
+        pipeline.maybe_free_model_hooks()
+        raise
+    finally:
+        hook.remove()
+
+
+def to_images(
+    samples: "NDArray[np.float32]", refused: Sequence[bool] | None = None
+) -> list[Image.Image | None]:
+    """Return the images of a pipeline, and None for each that the safety checker refused.
+
+    Args:
+        samples: The images, with samples from 0 to 1. Those that were refused are black.
+        refused: `nsfw_content_detected` of the output. None if there is no checker.
+
+    Raises:
+        EngineError: If another image is black, or has samples that are not numbers.
+    """
+    flags = refused or [False] * len(samples)
+    return [None if flag else _to_image(image) for image, flag in zip(samples, flags, strict=True)]
+
+
+def _to_image(samples: "NDArray[np.float32]") -> Image.Image:
+    import numpy as np
+
+    if not np.isfinite(samples).all() or not samples.any():
+        raise EngineError(
+            "The model drew no image: its numbers are too large for its type of numbers.",
+            hint="Pass dtype='float32', or 'bfloat16' on a recent GPU.",
+        )
+    return Image.fromarray((samples * 255).round().astype(np.uint8))

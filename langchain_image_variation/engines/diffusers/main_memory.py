@@ -1,0 +1,56 @@
+"""Whether the main memory has room for a model. Linux kills a process that takes too much."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from langchain_image_variation.exceptions import EngineError
+
+__all__ = ["check_main_memory", "least_bytes_to_load"]
+
+_WEIGHTS = (".safetensors", ".bin")
+"""The suffixes of files of weights. A component may come in both formats."""
+
+
+def least_bytes_to_load(folders: Iterable[Path], dtype: str) -> int:
+    """Return how much memory loading a model needs at the very least: its largest component.
+
+    Args:
+        folders: The folders of the model. Each component is a subfolder with a `config.json`.
+        dtype: The type of the numbers in memory. Files may have numbers of twice the size.
+    """
+    configs = (config for folder in folders for config in folder.rglob("config.json"))
+    largest = max((_smallest_format(config.parent) for config in configs), default=0)
+    return largest if dtype == "float32" else largest // 2
+
+
+def check_main_memory(model: str, folders: Iterable[Path], dtype: str, free_bytes: int) -> None:
+    """Refuse to load a model for which there is certainly too little memory.
+
+    Args:
+        model: The name of the model.
+        folders: Its folders.
+        dtype: The type of its numbers in memory.
+        free_bytes: How much memory the process can get, including swap space.
+
+    Raises:
+        EngineError: If its largest component has no room.
+    """
+    least_bytes = least_bytes_to_load(folders, dtype)
+    if least_bytes > free_bytes:
+        half = "pass dtype='bfloat16', which needs half, " if dtype == "float32" else ""
+        raise EngineError(
+            f"Loading the model {model!r} needs at least {least_bytes / 1e9:.1f} GB of main "
+            f"memory, and {free_bytes / 1e9:.1f} GB are free.",
+            hint=f"Close other programs, {half}choose a smaller model (`image-variation engines` "
+            "lists them), or use a machine with more memory.",
+        )
+
+
+def _smallest_format(folder: Path) -> int:
+    """Return the size of a component's weights, in the smallest of the formats that it has."""
+    sizes: Counter[tuple[str, bool]] = Counter()
+    for path in folder.iterdir():
+        if path.suffix in _WEIGHTS:
+            sizes[path.suffix, ".fp16." in path.name] += path.stat().st_size
+    return min(sizes.values(), default=0)

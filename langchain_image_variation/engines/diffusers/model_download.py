@@ -1,0 +1,86 @@
+"""Whether a model is on this machine, and what must be downloaded if it is not."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from langchain_image_variation.engines.diffusers.models import model_name, read_model
+from langchain_image_variation.engines.diffusers.presets import Part
+from langchain_image_variation.engines.diffusers.repository import (
+    Download,
+    cached_folder,
+    find_folders,
+    plan_download,
+)
+from langchain_image_variation.exceptions import ModelNotDownloadedError
+
+__all__ = ["is_downloaded", "plan_model_download"]
+
+
+def is_downloaded(
+    model: str | Path,
+    revision: str | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> bool:
+    """Return whether a model can be loaded without a network. It does not use the network itself.
+
+    Args:
+        model: See `read_model`.
+        revision: See `read_model`.
+        cache_dir: See `cached_folder`.
+
+    Raises:
+        InvalidRequestError: See `read_model`.
+        EngineError: If the index of the model is corrupt.
+        ImportError: If `huggingface_hub` is not installed.
+    """
+
+    def find_index(parts: tuple[Part, ...]) -> Mapping[str, Path]:
+        return find_folders(parts, model=model_name(model), cache_dir=cache_dir)
+
+    try:
+        parts = read_model(model, revision, find_index).parts
+    except ModelNotDownloadedError:
+        return False
+    return all(cached_folder(part, cache_dir) is not None for part in parts)
+
+
+def plan_model_download(
+    model: str | Path,
+    revision: str | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+) -> Download:
+    """Ask the Hub for all files of a model, and return which of them are missing here.
+
+    Of a repository that is not a preset, this downloads the index, a file of some hundred bytes.
+
+    Args:
+        model: See `read_model`.
+        revision: See `read_model`.
+        cache_dir: See `cached_folder`.
+        token: See `find_folders`.
+
+    Raises:
+        InvalidRequestError: See `read_model`.
+        ImageVariationError: See `plan_download`.
+        ImportError: If `huggingface_hub` is not installed.
+    """
+    name = model_name(model)
+
+    def fetch_index(parts: tuple[Part, ...]) -> Mapping[str, Path]:
+        download = plan_download(parts, model=name, cache_dir=cache_dir, token=token)
+        # It is too small for a progress bar.
+        return download.run(lambda done, total: None)
+
+    found_model = read_model(model, revision, fetch_index)
+    preset = found_model.preset
+    return plan_download(
+        found_model.parts,
+        model=name,
+        cache_dir=cache_dir,
+        token=token,
+        license=", ".join(filter(None, (preset.license, preset.license_url))),
+    )

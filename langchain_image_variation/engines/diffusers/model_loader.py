@@ -1,0 +1,177 @@
+"""`ModelLoader`: loads the model that an engine's options describe, and places it on a device."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from langchain_image_variation.engines.diffusers.devices import (
+    choose_device,
+    choose_dtype,
+    import_torch,
+)
+from langchain_image_variation.engines.diffusers.families import Family, Loaded, load_family
+from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+from langchain_image_variation.engines.diffusers.loaded_pipelines import is_forked_child
+from langchain_image_variation.engines.diffusers.main_memory import check_main_memory
+from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
+from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
+from langchain_image_variation.engines.diffusers.placement import Workload, plan_placement
+from langchain_image_variation.engines.diffusers.presets import Part, Preset
+from langchain_image_variation.engines.diffusers.repository import find_folders
+from langchain_image_variation.error_translation import ErrorTranslation
+from langchain_image_variation.exceptions import EngineError, MissingExtraError
+
+__all__ = ["LoadOptions", "LoadedModel", "ModelLoader", "check_packages"]
+
+_PACKAGES = (
+    *("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub"),
+    "psutil",
+)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """The options that a loaded model depends on. Engines with equal ones share it.
+
+    See `DiffusersEngine` for each of them.
+    """
+
+    model: str | Path
+    revision: str | None
+    device: str
+    dtype: str
+    offload: str
+    batch: int | None
+    safety: bool
+    cache_dir: str | os.PathLike[str] | None
+    # These change where the files come from, and not what is loaded.
+    download: bool = field(compare=False)
+    token: str | None = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory, and how to use it."""
+
+    preset: Preset
+    family: Family
+    loaded: Loaded
+
+
+class ModelLoader:
+    """Loads a model: finds its files, reads them, and places it on the device.
+
+    Args:
+        options: Which model, and how to load it.
+    """
+
+    def __init__(self, options: LoadOptions) -> None:
+        self._options = options
+        self._model: Model | None = None
+        self._folders: Mapping[str, Path] = {}
+
+    def device_name(self) -> str:
+        """Return the device that the model uses, such as "cuda:0".
+
+        Raises:
+            InvalidRequestError: If there is no such device.
+            MissingExtraError: If torch is not installed.
+        """
+        return choose_device(self._options.device).name
+
+    def fetch(self) -> None:
+        """Find the files of the model, and download those that are missing if that is allowed.
+
+        Raises:
+            ImageVariationError: See `read_model` and `find_folders`.
+        """
+        model = read_model(self._options.model, self._options.revision, self._find_folders)
+        folders = self._find_folders(model.parts) if model.parts else {}
+        self._model, self._folders = model, {**model.folders, **folders}
+
+    def load(self) -> PlacedModel[LoadedModel]:
+        """Return the model, on its device.
+
+        Raises:
+            EngineError: If the files are corrupt, or if the memory is too small.
+        """
+        assert self._model is not None, "fetch comes first"
+        torch = import_torch()
+        if is_forked_child():
+            # If the parent computed with several threads, the child would wait for them forever.
+            # https://github.com/pytorch/pytorch/issues/58962
+            torch.set_num_threads(1)
+        options, preset = self._options, self._model.preset
+        device = choose_device(options.device)
+        family = load_family(preset.family)
+        dtype = choose_dtype(options.dtype, device, prefers_bfloat16=family.prefers_bfloat16)
+        hardware = device.hardware
+        check_main_memory(
+            self._model.name,
+            self._folders.values(),
+            dtype,
+            hardware.free_bytes("cpu") + hardware.free_swap_bytes(),
+        )
+        with self._failures(), quiet_loading():
+            loaded = family.load(self._folders, getattr(torch, dtype), safety=options.safety)
+        workload = Workload.measure(loaded.pipelines, family.side(loaded), dtype)
+        placement = plan_placement(
+            device,
+            workload,
+            offload=options.offload,
+            batch=options.batch if family.batches else 1,
+        )
+        return PlacedModel(
+            LoadedModel(preset, family, loaded),
+            loaded.pipelines,
+            placement,
+            may_offload=options.offload == "auto",
+        )
+
+    def _find_folders(self, parts: tuple[Part, ...]) -> Mapping[str, Path]:
+        options = self._options
+        return find_folders(
+            parts,
+            model=model_name(options.model),
+            cache_dir=options.cache_dir,
+            token=options.token,
+            download=options.download,
+        )
+
+    def _failures(self) -> ErrorTranslation:
+        """Turn errors of diffusers and transformers into an `EngineError` without their text."""
+        name = model_name(self._options.model)
+
+        def translate(error: Exception) -> EngineError:
+            if is_out_of_memory(error):
+                return EngineError(
+                    f"The main memory is too small to load the model {name!r}. Close other "
+                    "programs, or choose a smaller model."
+                )
+            if isinstance(error, ImportError):
+                return EngineError(
+                    f"The engine 'diffusers' cannot import {error.name or 'a package'}, which is "
+                    "installed but broken, or too old for the others. Install the extra again."
+                )
+            return EngineError(
+                f"The files of the model {name!r} cannot be loaded: {type(error).__name__}. Some "
+                "are missing, are corrupt, or do not fit the others. Download or save the model "
+                "again."
+            )
+
+        return ErrorTranslation(translate, is_chained=True)
+
+
+def check_packages() -> None:
+    """Check that the packages of the extra are installed, without importing them.
+
+    Raises:
+        MissingExtraError: If one is missing.
+    """
+    for package in _PACKAGES:
+        if find_spec(package) is None:
+            raise MissingExtraError.for_package(
+                "The engine 'diffusers'", package, "langchain-image-variation[diffusers]"
+            )

@@ -1,0 +1,335 @@
+"""Finds the files of models in the cache of Hugging Face, and downloads those that are missing.
+
+Nothing is downloaded unless the caller says so. What is in the cache is used without asking the
+Hub, so a model works offline once it is complete.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langchain_image_variation.engines.diffusers.hub_errors import (
+    ANOTHER_FOLDER,
+    hub_page,
+    translate_hub_errors,
+)
+from langchain_image_variation.engines.diffusers.transfer import (
+    ByteCount,
+    RemoteFile,
+    fetch_blob,
+)
+from langchain_image_variation.engines.diffusers.weight_files import choose_files
+from langchain_image_variation.exceptions import (
+    EngineConnectionError,
+    ModelNotDownloadedError,
+    OutputError,
+)
+
+if TYPE_CHECKING:
+    from langchain_image_variation.engines.diffusers.presets import Part
+
+__all__ = [
+    "Download",
+    "DownloadListener",
+    "cached_folder",
+    "describe_bytes",
+    "find_folders",
+    "plan_download",
+]
+
+CacheDir: TypeAlias = str | os.PathLike[str] | None
+DownloadListener: TypeAlias = Callable[[int, int], object]
+"""Called with the bytes that have been downloaded and with the bytes of the whole download. An
+error that it raises stops the download."""
+
+
+def cached_folder(part: "Part", cache_dir: CacheDir = None) -> Path | None:
+    """Return the folder of a part if the cache has all of its files, without using the network.
+
+    Args:
+        part: What to look for.
+        cache_dir: The folder of the cache. None means the one that all programs of Hugging Face
+            share, which `HF_HUB_CACHE` or `HF_HOME` can move.
+
+    Raises:
+        InvalidRequestError: If the cached revision has no files that may be used.
+    """
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    repository_dir = _repository_dir(part.repository, cache_dir)
+    commit = _cached_commit(repository_dir, part.revision)
+    if commit is None:
+        return None
+    try:
+        files = get_cached_repo_tree(
+            part.repository, revision=commit, cache_dir=_cache_dir(cache_dir)
+        )
+    except (CachedRepoTreeNotFoundError, OSError):
+        # Without the list of its files, nobody can tell whether a download was complete.
+        return None
+    folder = repository_dir / "snapshots" / commit
+    paths = _choose(part, [file.path for file in files])
+    return folder if all((folder / path).is_file() for path in paths) else None
+
+
+def find_folders(
+    parts: Sequence["Part"],
+    *,
+    model: str,
+    cache_dir: CacheDir = None,
+    token: str | None = None,
+    download: bool = False,
+    listener: DownloadListener | None = None,
+) -> dict[str, Path]:
+    """Return the folder of each part of a model, by the name of the part.
+
+    Args:
+        parts: The parts of the model.
+        model: Its name, for messages.
+        cache_dir: See `cached_folder`.
+        token: Identifies the user at the Hub. None means `HF_TOKEN`, or the login of `hf auth`.
+        download: Whether to download what is missing.
+        listener: Called with the progress of a download. See `Download.run`.
+
+    Raises:
+        ModelNotDownloadedError: If a file is missing, and `download` is False.
+        ImageVariationError: See `plan_download` and `Download.run`.
+    """
+    folders = {part.name: cached_folder(part, cache_dir) for part in parts}
+    found_folders = {name: folder for name, folder in folders.items() if folder is not None}
+    if len(found_folders) == len(parts):
+        return found_folders
+    if not download:
+        raise ModelNotDownloadedError(
+            f"The model {model!r} is not on this machine yet.",
+            hint=f"Run `image-variation pull {model}`, or pass download=True.",
+        )
+    return plan_download(parts, model=model, cache_dir=cache_dir, token=token).run(listener)
+
+
+def plan_download(
+    parts: Sequence["Part"],
+    *,
+    model: str,
+    cache_dir: CacheDir = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+    license: str = "see its page",
+) -> "Download":
+    """Ask the Hub for the files of a model, and return which of them are missing here.
+
+    Args:
+        parts: The parts of the model.
+        model: Its name, for messages.
+        cache_dir: See `cached_folder`.
+        token: See `find_folders`.
+        endpoint: The Hub's address. None means `HF_ENDPOINT`, or huggingface.co.
+        license: The name of the model's license, for the user.
+
+    Raises:
+        AuthenticationError: If the Hub wants a token, or a license to be accepted.
+        PermissionDeniedError: If the account of the token may not read a repository.
+        ModelNotFoundError: If a repository or its revision does not exist.
+        InvalidRequestError: If a repository has no files that may be used.
+        RateLimitError: If the Hub gets too many requests.
+        EngineConnectionError: If the Hub cannot be reached, or fails.
+        ModelNotDownloadedError: If `HF_HUB_OFFLINE` is set.
+    """
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(endpoint=endpoint, token=token)
+    files: dict[str, list[RemoteFile]] = {}
+    for part in parts:
+        with translate_hub_errors(model, part.repository, part.revision, endpoint=endpoint):
+            info = api.model_info(
+                part.repository,
+                revision=part.revision,
+                files_metadata=True,
+                timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            )
+        siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        files[part.name] = [
+            RemoteFile(
+                part.repository,
+                str(info.sha),
+                path,
+                siblings[path].size or 0,
+                lfs.sha256 if (lfs := siblings[path].lfs) else None,
+            )
+            for path in _choose(part, siblings)
+        ]
+    return Download(tuple(parts), files, model, license, cache_dir, token, endpoint)
+
+
+@dataclass(frozen=True)
+class Download:
+    """What must be downloaded before a model can be used.
+
+    Attributes:
+        parts: The parts of the model.
+        files: The files of each part, by the part's name, whether or not they are missing.
+        model: The name of the model.
+        license: The name of its license.
+        cache_dir: See `cached_folder`.
+        token: See `find_folders`.
+        endpoint: See `plan_download`.
+    """
+
+    parts: tuple["Part", ...]
+    files: Mapping[str, Sequence[RemoteFile]]
+    model: str
+    license: str
+    cache_dir: CacheDir = None
+    token: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+
+    @cached_property
+    def missing_bytes(self) -> int:
+        """How many bytes are not here yet. What an interrupted download has left is here."""
+        return sum(file.size - self._present_bytes(file) for file in self._distinct_files)
+
+    @property
+    def pages(self) -> list[str]:
+        """The addresses of the repositories' pages at the Hub."""
+        repositories = dict.fromkeys(part.repository for part in self.parts)
+        return [hub_page(repository, self.endpoint) for repository in repositories]
+
+    def run(self, listener: DownloadListener | None = None) -> dict[str, Path]:
+        """Download what is missing, and return the folder of each part, by the part's name.
+
+        An error or an interruption keeps what has arrived, and the next run continues there.
+
+        Args:
+            listener: Called with the progress. None shows a progress bar on a terminal, unless
+                `HF_HUB_DISABLE_PROGRESS_BARS` is set.
+
+        Raises:
+            OutputError: If the disk has too little space, or the cache cannot be written to.
+            ImageVariationError: See `plan_download`.
+        """
+        self._check_space()
+        total = sum(file.size for files in self.files.values() for file in files)
+        with _show_bar(self.model, total) if listener is None else nullcontext(listener) as report:
+            count = ByteCount(total, report)
+            return {part.name: self._fetch(part, count) for part in self.parts}
+
+    def _fetch(self, part: "Part", count: ByteCount) -> Path:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.file_download import are_symlinks_supported
+        from tqdm import tqdm
+
+        class HiddenBar(tqdm):  # type: ignore[type-arg]  # only generic for type checkers
+            def __init__(self, *arguments: Any, **settings: Any) -> None:
+                super().__init__(*arguments, **{**settings, "disable": True})
+
+        files = self.files[part.name]
+        repository_dir = _repository_dir(part.repository, self.cache_dir)
+        cache_dir = repository_dir.parent
+        with translate_hub_errors(
+            self.model, part.repository, part.revision, endpoint=self.endpoint
+        ):
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                is_present = (repository_dir / "snapshots" / file.commit / file.path).is_file()
+                # Without links, the library would copy each blob. It downloads these itself.
+                if file.sha256 is None or is_present or not are_symlinks_supported(cache_dir):
+                    count.finish_file(file.size)
+                    continue
+                fetch_blob(
+                    file,
+                    repository_dir,
+                    lock_dir=cache_dir / ".locks" / repository_dir.name,
+                    token=self.token,
+                    endpoint=self.endpoint,
+                    count=count,
+                )
+            snapshot_download(
+                part.repository,
+                revision=part.revision,
+                cache_dir=cache_dir,
+                token=self.token,
+                endpoint=self.endpoint,
+                allow_patterns=[file.path for file in files],
+                tqdm_class=HiddenBar,
+            )
+        folder = cached_folder(part, self.cache_dir)
+        if folder is None:
+            # The library settles for what is in the cache if the Hub fails at the last moment.
+            raise EngineConnectionError(
+                f"The Hub failed before the model {self.model!r} was complete. A download "
+                "continues where it stopped, so try again."
+            )
+        return folder
+
+    def _check_space(self) -> None:
+        folder = Path(_cache_dir(self.cache_dir))
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        free_bytes = shutil.disk_usage(folder).free
+        if self.missing_bytes > free_bytes:
+            raise OutputError(
+                f"The model {self.model!r} needs {describe_bytes(self.missing_bytes)} more, but "
+                f"the disk of the folder for models has only {describe_bytes(free_bytes)} free. "
+                f"Free some space, or {ANOTHER_FOLDER}."
+            )
+
+    @property
+    def _distinct_files(self) -> set[RemoteFile]:
+        """All files. Parts may share some of them."""
+        return {file for files in self.files.values() for file in files}
+
+    def _present_bytes(self, file: RemoteFile) -> int:
+        repository_dir = _repository_dir(file.repository, self.cache_dir)
+        blob = repository_dir / "blobs" / (file.sha256 or "-")
+        if (repository_dir / "snapshots" / file.commit / file.path).is_file() or blob.is_file():
+            return file.size
+        partial = blob.with_name(f"{blob.name}.incomplete")
+        return min(partial.stat().st_size, file.size) if partial.is_file() else 0
+
+
+@contextmanager
+def _show_bar(model: str, total: int) -> Iterator[DownloadListener]:
+    """Show a bar of the library, which heeds its settings, and yield a listener that moves it."""
+    from huggingface_hub.utils import tqdm
+
+    with tqdm(desc=model, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        yield lambda done, total: bar.update(done - bar.n)
+
+
+def describe_bytes(size: int) -> str:
+    """Return a size for people, such as "5.2 GB"."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def _choose(part: "Part", paths: Iterable[str]) -> list[str]:
+    return choose_files(paths, part.patterns, repository=part.repository, revision=part.revision)
+
+
+def _cache_dir(cache_dir: CacheDir) -> str:
+    from huggingface_hub import constants
+
+    return str(Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser())
+
+
+def _repository_dir(repository: str, cache_dir: CacheDir) -> Path:
+    from huggingface_hub.file_download import repo_folder_name
+
+    name: str = repo_folder_name(repo_id=repository, repo_type="model")
+    return Path(_cache_dir(cache_dir)).resolve() / name
+
+
+def _cached_commit(repository_dir: Path, revision: str) -> str | None:
+    """Return the hash of the commit that a revision meant at the last download, or None."""
+    reference = repository_dir / "refs" / revision
+    if reference.is_file():
+        return reference.read_text("utf-8").strip()
+    return revision if (repository_dir / "snapshots" / revision).is_dir() else None

@@ -1,0 +1,249 @@
+"""The engine `fal`: FLUX Redux, and models with the same parameters, on fal.ai.
+
+The requests follow fal's documentation of its queue and of `fal-ai/flux-1/dev/redux`.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
+from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.exceptions import (
+    AuthenticationError,
+    ContentPolicyError,
+    EngineResponseError,
+    EngineTimeoutError,
+    ModelNotFoundError,
+    NotFoundError,
+)
+from langchain_image_variation.hosted import settings
+from langchain_image_variation.hosted.answer import Answer
+from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
+from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.hosted.model_input import (
+    check_extra_input,
+    check_job_id,
+    check_model_path,
+    check_seed,
+    chosen_model,
+    image_data_url,
+    image_seeds,
+    sent_seed,
+)
+from langchain_image_variation.hosted.service import Service, ServiceEngine
+from langchain_image_variation.http.flow import Flow, Wait
+from langchain_image_variation.http.url_policy import URLPolicy
+
+__all__ = ["DEFAULT_FAL_MODEL", "FalEngine"]
+
+DEFAULT_FAL_MODEL = "fal-ai/flux-1/dev/redux"
+
+_QUEUE = "https://queue.fal.run"
+_MIN_SIDE = 512  # Smaller images are drawn at this side, and scaled down.
+_FIRST_POLL, _SLOWEST_POLL = 0.5, 3.0  # Seconds.
+_RESERVED = frozenset(
+    {"image_size", "image_url", "num_images", "output_format", "seed", "sync_mode"}
+)
+_NAMESPACES = ("comfy", "workflows")
+
+
+class FalEngine(ServiceEngine):
+    """Asks FLUX Redux on fal.ai for new images, without a prompt; billed, needs FAL_KEY.
+
+    Each image is one job in fal's queue, so image i of a seed is image 1 of the seed + i - 1.
+    A call that is cancelled cancels its jobs. Results come back in the answer, so fal does not keep
+    them. `ImageVariationClient` explains the arguments that are not listed here.
+
+    Args:
+        model: A model with the parameters `image_url`, `image_size`, `num_images`, `seed`,
+            `output_format` and `sync_mode`.
+        seed: The seed of the first image. None draws one for each request.
+        extra_input: Other parameters of the model, such as ``{"num_inference_steps": 40}``.
+        api_key: By default `FAL_KEY`.
+        max_billed_calls: The maximum number of billed calls of this engine and its copies. Each
+            image is one call.
+
+    Raises:
+        AuthenticationError: If there is no key, or a header cannot carry it.
+        InvalidRequestError: If a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = DEFAULT_FAL_MODEL,
+        seed: int | None = None,
+        extra_input: Mapping[str, object] | None = None,
+        base_url: str = _QUEUE,
+        api_key: str | SecretStr | None = None,
+        max_billed_calls: int | None = None,
+        timeout: float | httpx.Timeout | None = 60.0,
+        deadline: float | None = 600.0,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        max_retries: int = 2,
+        resend_lost: bool = False,
+        result_urls: URLPolicy | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        api_key = settings.check_key(api_key, "FAL_KEY")
+        if not api_key:
+            raise AuthenticationError("fal.ai needs a key: pass api_key or set FAL_KEY.")
+        endpoint = Endpoint.from_settings(
+            base_url=base_url,
+            api_key=SecretStr(""),
+            organization="",
+            project="",
+            timeout=timeout,
+            deadline=deadline,
+            max_answer_bytes=max_answer_bytes,
+            max_retries=max_retries,
+            resend_lost=resend_lost,
+            default_headers={"authorization": SecretStr(f"Key {api_key.get_secret_value()}")},
+            key_variable="FAL_KEY",
+        )
+        self.seed = None if seed is None else check_seed(seed)
+        self._model = check_model_path(model)
+        self._extra_input = check_extra_input(extra_input, _RESERVED)
+        self._service = Service.open(
+            endpoint,
+            http_client=http_client,
+            result_urls=result_urls,
+            max_billed_calls=max_billed_calls,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the model, its input and the address, but not of the key or `http_client`."""
+        return digest(
+            endpoint=self._service.endpoint.fingerprint,
+            extra_input=self._extra_input,
+            model=self._model,
+            seed=self.seed,
+        )
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Ask the model for variations.
+
+        Raises:
+            BillingLimitError: If `max_billed_calls` does not allow the request.
+            ContentPolicyError: If the model refuses the image or all results.
+            ModelNotFoundError: If the service has no such model.
+            ImageVariationError: See `ImageVariationClient.create_variation`.
+        """
+        model = chosen_model(request, self._model)
+        side = max(request.side, _MIN_SIDE)
+        model_input: dict[str, object] = {
+            "image_url": image_data_url(request),
+            "image_size": {"width": side, "height": side},
+            "num_images": 1,
+            "output_format": "png",
+            "sync_mode": True,
+            **self._extra_input,
+        }
+        calls = [
+            _Job(self._service, model, {**model_input, "seed": sent_seed(seed)}, seed)
+            for seed in image_seeds(self.seed, request.n)
+        ]
+        return self._service.create(request, calls, model)
+
+
+class _Job:
+    """One job in the queue, which makes one image."""
+
+    n = 1
+
+    def __init__(
+        self, service: Service, model: str, model_input: Mapping[str, object], seed: int
+    ) -> None:
+        self._service = service
+        self._model = model
+        self._input = model_input
+        self._seed = seed
+        self._path: str | None = None
+
+    def flow(self, budget: Budget) -> Flow[list[Image]]:
+        """Submit the job, wait for it, and fetch its result."""
+        call = partial(
+            self._service.endpoint.call,
+            build_request=self._service.session.build_request,
+            budget=budget,
+        )
+        path = f"/{self._model}"
+        try:
+            self._path = yield from call("POST", path, self._read_job, json=self._input)
+        except NotFoundError:
+            raise ModelNotFoundError(f"fal.ai has no model {self._model!r}.") from None
+        delay = _FIRST_POLL
+        while not (yield from call("GET", f"{self._path}/status", _is_completed)):
+            if delay >= budget.seconds_left:
+                raise self._too_late()
+            yield Wait(delay)
+            delay = min(delay * 1.5, _SLOWEST_POLL)
+        result_path, self._path = self._path, None
+        image = yield from call("GET", result_path, _read_image)
+        image.set_seed(self._seed)
+        return [image]
+
+    def cancel_flow(self, budget: Budget) -> Flow[object] | None:
+        """Remove the job from the queue, or stop it."""
+        if self._path is None:
+            return None
+        return self._service.endpoint.call(
+            "PUT",
+            f"{self._path}/cancel",
+            Answer.content,
+            build_request=self._service.session.build_request,
+            budget=budget,
+        )
+
+    def _read_job(self, answer: Answer) -> str:
+        content = answer.content()
+        job_id = check_job_id(content.get("request_id")) if isinstance(content, dict) else None
+        # It may repeat the key, which the variables of a traceback must not show.
+        del content
+        if job_id is None:
+            raise answer.fail(EngineResponseError("fal.ai accepted the job without its ID."))
+        # The queue knows a job by its app, without the rest of the model's name.
+        parts = self._model.split("/")
+        app = "/".join(parts[: 3 if parts[0] in _NAMESPACES else 2])
+        return f"/{app}/requests/{job_id}"
+
+    def _too_late(self) -> EngineTimeoutError:
+        return EngineTimeoutError(
+            "fal.ai did not finish an image before the deadline; raise deadline. The image may "
+            "have been billed."
+        )
+
+
+def _is_completed(answer: Answer) -> bool:
+    content = answer.content()
+    status = content.get("status") if isinstance(content, dict) else None
+    del content
+    if status not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
+        raise answer.fail(EngineResponseError("fal.ai answered with an unknown status of the job."))
+    return bool(status == "COMPLETED")
+
+
+def _read_image(answer: Answer) -> Image:
+    content = answer.content()
+    content = content if isinstance(content, dict) else {}
+    url, is_refused = _first_url(content.get("images")), content.get("has_nsfw_concepts") == [True]
+    del content
+    if url is None:
+        raise answer.fail(EngineResponseError("fal.ai answered without an image."))
+    if is_refused:
+        # The image is black.
+        raise answer.fail(
+            ContentPolicyError("fal.ai's safety checker refused the image that the model drew.")
+        )
+    return Image(url=url)
+
+
+def _first_url(images: Any) -> str | None:
+    first = images[0] if isinstance(images, list) and images else None
+    url = first.get("url") if isinstance(first, dict) else None
+    return url if isinstance(url, str) and url else None

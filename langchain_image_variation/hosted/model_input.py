@@ -1,0 +1,123 @@
+"""What a hosted model is asked: its name, its parameters, the seeds, and the image."""
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_image_variation.contract import DEFAULT_MODEL, CreateImageVariationRequest
+from langchain_image_variation.exceptions import InvalidRequestError, ModelNotFoundError, excerpt
+from langchain_image_variation.hosted.parameters import check_parameters
+from langchain_image_variation.images.pixels import as_small_file, flatten_on_white
+from langchain_image_variation.numbers import check_whole_number
+
+__all__ = [
+    "MAX_SEED",
+    "check_extra_input",
+    "check_job_id",
+    "check_model_path",
+    "check_seed",
+    "chosen_model",
+    "image_data_url",
+    "image_seeds",
+    "sent_seed",
+]
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that is sent as it is. A batch derives larger ones from its sources."""
+
+MAX_SENT_SIDE = 1024
+"""The largest side of an image in a `data:` URL, in pixels. The models see at most 384 of them."""
+
+MAX_SENT_BYTES = 750_000
+"""A larger PNG is sent as JPEG instead. In base64, this is the 1 MB that Replicate advises."""
+
+_MODEL = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)+(:[0-9a-f]{64})?", re.ASCII)
+_JOB_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed.
+
+    Raises:
+        InvalidRequestError: If it is not a whole number of at least 0.
+    """
+    return check_whole_number("seed", seed, 0, hint="; leave it out for a random one")
+
+
+def image_seeds(seed: int | None, n: int) -> range:
+    """Return the seed of each image. None draws the first one."""
+    first = secrets.randbits(31) if seed is None else seed
+    return range(first, first + n)
+
+
+def sent_seed(seed: int) -> int:
+    """Return what is sent for the seed of an image: a hash of it if it is above `MAX_SEED`."""
+    if seed <= MAX_SEED:
+        return seed
+    digest = hashlib.sha256(str(seed).encode("ascii")).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def check_model_path(model: str) -> str:
+    """Return the name of a model, such as "owner/name".
+
+    Raises:
+        InvalidRequestError: If it is something else, and could change the address of the request.
+    """
+    if isinstance(model, str) and _MODEL.fullmatch(model):
+        return model
+    raise InvalidRequestError(
+        f"model must be a name such as 'owner/name', got {excerpt(model)}.", param="model"
+    )
+
+
+def chosen_model(request: CreateImageVariationRequest, default: str) -> str:
+    """Return the model of a request: its own, or the default if it names none or "dall-e-2".
+
+    Raises:
+        ModelNotFoundError: If it is not a name such as "owner/name".
+    """
+    if request.model == DEFAULT_MODEL:
+        return default
+    if _MODEL.fullmatch(request.model):
+        return request.model
+    raise ModelNotFoundError(
+        f"There is no model {request.model[:60]!r}. Pass a name such as {default!r}."
+    )
+
+
+def check_extra_input(
+    values: Mapping[str, object] | None, reserved_names: frozenset[str]
+) -> dict[str, object]:
+    """Return the parameters of a model that the engine does not set.
+
+    Raises:
+        InvalidRequestError: If a name is reserved, or a value cannot be sent as JSON.
+    """
+    parameters = check_parameters("extra_input", values)
+    for name in parameters:
+        if name in reserved_names:
+            raise InvalidRequestError(
+                f"extra_input must not contain {name!r}; the engine sets it.", param="extra_input"
+            )
+    return dict(parameters)
+
+
+def check_job_id(value: Any) -> str | None:
+    """Return the ID of a job, or None if it is not one that may be part of an address."""
+    return value if isinstance(value, str) and _JOB_ID.fullmatch(value) else None
+
+
+def image_data_url(request: CreateImageVariationRequest) -> str:
+    """Return the image of a request as a `data:` URL, as a person sees it on a white page.
+
+    Raises:
+        InvalidImageError: If its pixels are corrupt.
+    """
+    data, media_type = as_small_file(
+        flatten_on_white(request.image), max_side=MAX_SENT_SIDE, max_bytes=MAX_SENT_BYTES
+    )
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"

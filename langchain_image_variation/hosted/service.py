@@ -1,0 +1,296 @@
+"""Calls a service once for each image, or once for a few images, with several calls at once.
+
+The engines `fal`, `recraft` and `replicate` use this. It keeps what succeeds: an image whose call
+failed raises that call's error when it is read.
+"""
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, Self
+
+import httpx
+
+from langchain_image_variation.cancellation import cancelled_error
+from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
+from langchain_image_variation.engines.context import (
+    ProgressReporter,
+    cancellation,
+    progress_reporter,
+)
+from langchain_image_variation.exceptions import (
+    BillingLimitError,
+    ImageVariationError,
+    InvalidRequestError,
+)
+from langchain_image_variation.hosted.answer_images import (
+    normalize_images,
+    use_base64,
+    use_data_urls,
+)
+from langchain_image_variation.hosted.budget import Budget
+from langchain_image_variation.hosted.download import download
+from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.hosted.model_input import check_seed
+from langchain_image_variation.hosted.session import Session
+from langchain_image_variation.http.flow import Flow
+from langchain_image_variation.http.url_policy import URLPolicy
+from langchain_image_variation.numbers import check_whole_number
+
+__all__ = ["MAX_AT_ONCE", "BilledCalls", "Call", "Service", "ServiceEngine"]
+
+MAX_AT_ONCE = 4
+"""How many calls of one request run at the same time. The services limit requests per second."""
+
+CANCEL_SECONDS = 5.0
+"""How long a call that was given up may take to cancel its job, in seconds."""
+
+
+class Call(Protocol):
+    """One billed call to a service."""
+
+    n: int
+    """The number of images that it makes."""
+
+    def flow(self, budget: Budget) -> Flow[list[Image]]:
+        """Make the images. They are not downloaded yet."""
+        ...
+
+    def cancel_flow(self, budget: Budget) -> Flow[object] | None:
+        """Stop the job that `flow` started. None if there is nothing to stop."""
+        ...
+
+
+class BilledCalls:
+    """Counts the billed calls of an engine and its copies, and refuses those above a limit."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = (
+            None if limit is None else check_whole_number("max_billed_calls", limit, 1, 2**40)
+        )
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def add(self, number: int) -> None:
+        """Count calls that are about to be made.
+
+        Raises:
+            BillingLimitError: If they would exceed the limit. None of them is counted then.
+        """
+        with self._lock:
+            if self.limit is not None and self._count + number > self.limit:
+                calls = "1 call" if number == 1 else f"{number} calls"
+                raise BillingLimitError(
+                    f"The request needs {calls}, and {self._count} of the {self.limit:,} that "
+                    "max_billed_calls allows are used. Nothing was sent. Raise max_billed_calls, "
+                    "or make a new engine."
+                )
+            self._count += number
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service, and how this process uses it.
+
+    Args:
+        endpoint: Its address, its key and its limits.
+        session: The connections.
+        result_urls: The policy for downloads of results.
+        billed_calls: Counts the calls.
+    """
+
+    endpoint: Endpoint
+    session: Session
+    result_urls: URLPolicy
+    billed_calls: BilledCalls
+
+    @classmethod
+    def open(
+        cls,
+        endpoint: Endpoint,
+        *,
+        http_client: httpx.Client | None,
+        result_urls: URLPolicy | None,
+        max_billed_calls: int | None,
+    ) -> "Service":
+        """Return a service with new connections, or with those of `http_client`.
+
+        Raises:
+            InvalidRequestError: If a setting is out of range; `param` names it.
+        """
+        if result_urls is not None and not isinstance(result_urls, URLPolicy):
+            raise InvalidRequestError("result_urls must be a URLPolicy.", param="result_urls")
+        return cls(
+            endpoint,
+            Session(endpoint.base_url, http_client),
+            result_urls or URLPolicy(hosts=None),
+            BilledCalls(max_billed_calls),
+        )
+
+    def create(
+        self, request: CreateImageVariationRequest, calls: Sequence[Call], model: str
+    ) -> ImagesResponse:
+        """Make the calls of a request, at most `MAX_AT_ONCE` at the same time.
+
+        Args:
+            request: The request.
+            calls: What to ask the service.
+            model: The model that makes the images, for the response.
+
+        Returns:
+            The images in the order of the calls, each a PNG of the requested size. Reading an image
+            whose call failed raises the error.
+
+        Raises:
+            BillingLimitError: If `max_billed_calls` does not allow the calls.
+            ImageVariationError: If all calls fail: the error of the first one.
+        """
+        self.billed_calls.add(len(calls))
+        budget = self.endpoint.new_budget()
+        make = partial(self._make, request.side, budget, progress_reporter())
+        outcomes = _run_at_once(
+            [partial(make, call) for call in calls], cancellation(), MAX_AT_ONCE
+        )
+        errors = [outcome for outcome in outcomes if isinstance(outcome, ImageVariationError)]
+        if len(errors) == len(outcomes):
+            raise errors[0]
+        images: list[Image] = []
+        for call, outcome in zip(calls, outcomes, strict=True):
+            images += (
+                _failed_images(call.n, outcome)
+                if isinstance(outcome, ImageVariationError)
+                else outcome
+            )
+        response = ImagesResponse(created=int(time.time()), data=images)
+        response.model = model
+        response.note = f"Calls made: {len(calls)}."
+        if errors:
+            response.note += f" {len(errors)} failed, and may not be billed."
+        if request.response_format == "url":
+            use_data_urls(response)
+        else:
+            use_base64(response)
+        return response
+
+    def close(self) -> None:
+        """Close the connections, except those of an `http_client` that the caller passed."""
+        self.session.close()
+
+    def _make(
+        self,
+        side: int,
+        budget: Budget,
+        reporter: ProgressReporter,
+        call: Call,
+        is_cancelled: Callable[[], bool],
+    ) -> list[Image]:
+        try:
+            images = self.session.run(self._flow(call, side, budget), is_cancelled)
+        except BaseException:
+            self._cancel(call, budget)
+            raise
+        for _ in images:
+            reporter.image_finished()
+        return images
+
+    def _flow(self, call: Call, side: int, budget: Budget) -> Flow[list[Image]]:
+        images = yield from call.flow(budget)
+        for image in images:
+            if image.failure is None:
+                yield from download(
+                    image,
+                    self.endpoint,
+                    policy=self.result_urls,
+                    build_request=self.session.build_request,
+                    budget=budget,
+                )
+        yield from normalize_images(ImagesResponse(data=images), side, budget)
+        return images
+
+    def _cancel(self, call: Call, budget: Budget) -> None:
+        """Stop the job of a call that was given up, so that it is not billed for nothing."""
+        flow = call.cancel_flow(replace(budget, deadline=time.monotonic() + CANCEL_SECONDS))
+        if flow is not None:
+            # The job may have ended meanwhile, and the caller needs the first error.
+            with suppress(ImageVariationError):
+                self.session.run(flow, lambda: False)
+
+
+class ServiceEngine:
+    """What the engines of all services have. Each one defines its own `create_variation`."""
+
+    variation_kind = "new images of the same subject"
+    """What the variations are, for a model that reads the results."""
+    seed: int | None
+    """The seed of the first image, or None."""
+    _service: Service
+
+    def with_options(self, *, seed: int | None = None) -> Self:
+        """Return a copy with another seed, which shares the connections. None keeps the seed.
+
+        Raises:
+            InvalidRequestError: If the seed is out of range.
+        """
+        engine = copy.copy(self)
+        if seed is not None:
+            engine.seed = check_seed(seed)
+        return engine
+
+    @property
+    def base_url(self) -> str:
+        """The service's address."""
+        return self._service.endpoint.display_url
+
+    def close(self) -> None:
+        """Close the connections, except those of an `http_client` that you passed."""
+        self._service.close()
+
+
+def _failed_images(n: int, error: ImageVariationError) -> list[Image]:
+    images = [Image() for _ in range(n)]
+    for image in images:
+        image.set_failure(error)
+    return images
+
+
+def _run_at_once(
+    jobs: Sequence[Callable[[Callable[[], bool]], list[Image]]],
+    is_cancelled: Callable[[], bool],
+    limit: int,
+) -> list[list[Image] | ImageVariationError]:
+    """Return what each job returned, or the error that it raised, in order.
+
+    Each job gets a function that says whether to stop. An error from outside the tree, such as
+    `KeyboardInterrupt`, stops all jobs and is raised once they have ended.
+    """
+    if len(jobs) == 1:
+        return [_outcome(jobs[0], is_cancelled)]
+    stop = threading.Event()
+    with ThreadPoolExecutor(min(limit, len(jobs)), "image-variation-call") as pool:
+        futures: list[Future[list[Image] | ImageVariationError]] = [
+            # Decoding an image reads the cancellation from the context.
+            pool.submit(copy_context().run, _outcome, job, lambda: stop.is_set() or is_cancelled())
+            for job in jobs
+        ]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _outcome(
+    job: Callable[[Callable[[], bool]], list[Image]], should_stop: Callable[[], bool]
+) -> list[Image] | ImageVariationError:
+    if should_stop():
+        return cancelled_error()
+    try:
+        return job(should_stop)
+    except ImageVariationError as error:
+        return error

@@ -1,0 +1,155 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from langchain_image_variation.engines.diffusers.models import (
+    fingerprint_folder,
+    model_name,
+    read_model,
+)
+from langchain_image_variation.engines.diffusers.presets import PRESETS, Part
+from langchain_image_variation.exceptions import EngineError, InvalidRequestError
+
+
+def find_nothing(parts: tuple[Part, ...]) -> Mapping[str, Path]:
+    """Fail: presets and folders need no index from a repository."""
+    raise AssertionError(parts)
+
+
+def write_index(folder: Path, content: object) -> Path:
+    """Write the index of a model without files, and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model_index.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_read_without_files(name: str) -> None:
+    """The name of a preset means its parts, and `revision` replaces that of the pipeline."""
+    model = read_model(name, None, find_nothing)
+    assert (model.name, model.preset, model.parts) == (name, PRESETS[name], PRESETS[name].parts)
+    pipeline, *others = read_model(name, "abc", find_nothing).parts
+    assert pipeline.revision == "abc"
+    assert tuple(others) == PRESETS[name].parts[1:]
+
+
+def test_a_repository_is_read_from_its_index(tmp_path: Path) -> None:
+    """A repository of a supported class is used as the preset of that class."""
+    asked = []
+
+    def find(parts: tuple[Part, ...]) -> Mapping[str, Path]:
+        asked.append(parts)
+        return {"pipeline": write_index(tmp_path, {"_class_name": "StableDiffusionPipeline"})}
+
+    model = read_model("me/mine", "v3", find)
+    assert asked == [(Part("pipeline", "me/mine", "v3", ("model_index.json",)),)]
+    assert model.name == "me/mine"
+    preset = PRESETS["ip-adapter"]
+    assert model.parts == (
+        Part("pipeline", "me/mine", "v3", preset.parts[0].patterns),
+        preset.parts[1],
+    )
+    assert (model.preset.family, model.preset.steps) == (preset.family, preset.steps)
+    assert preset.license not in model.preset.license
+
+
+def test_a_folder_may_bring_its_other_parts(tmp_path: Path) -> None:
+    """A part that is not in a subfolder of the model's folder is that of the preset."""
+    folder = write_index(tmp_path / "mine", {"_class_name": "KandinskyV22Pipeline"})
+    model = read_model(folder, None, find_nothing)
+    assert model.folders == {"pipeline": folder}
+    assert model.parts == PRESETS["kandinsky"].parts[1:]
+    (folder / "encoder").mkdir()
+    model = read_model(folder, None, find_nothing)
+    assert model.folders == {"pipeline": folder, "encoder": folder / "encoder"}
+    assert model.parts == ()
+
+
+def test_strings_that_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A string that is absolute or starts with a dot is a folder, whose name the model gets."""
+    folder = write_index(tmp_path / "mine", {"_class_name": "KandinskyV22Pipeline"})
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for model in (str(folder), ".", "../mine", f"{folder}/", "~/mine", folder):
+        assert model_name(model) == "mine"
+        assert read_model(model, None, find_nothing).preset.family == "kandinsky"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("", "sd", "a/b/c", "owner/", "/", "a b/c", "a/..", "x" * 99, 7, None, b"unclip"),
+        *("~nobody-of-this-name/x", "./\0", "./" + "x" * 5000, ".", "\udc80/x", "./\udc80"),
+    ],
+    ids=ascii,
+)
+def test_refuses_what_is_no_model(model: object) -> None:
+    """What is neither a preset, nor a repository, nor a folder of a model is refused."""
+    with pytest.raises(InvalidRequestError, match=r"model") as caught:
+        read_model(model, None, find_nothing)  # type: ignore[arg-type]  # not a model
+    assert caught.value.param == "model"
+    assert len(caught.value.message) < 300
+
+
+def test_refuses_an_unsupported_class(tmp_path: Path) -> None:
+    """A model of a class without variations is refused, and the message lists those with."""
+    folder = write_index(tmp_path / "mine", {"_class_name": "StableCascadePipeline"})
+    with pytest.raises(InvalidRequestError, match="StableCascadePipeline") as caught:
+        read_model(folder, None, find_nothing)
+    for preset in PRESETS.values():
+        assert preset.pipeline_class in caught.value.message
+
+
+@pytest.mark.parametrize("content", [[], {}, {"_class_name": 7}, "text", None])
+def test_a_corrupt_index_is_an_error(tmp_path: Path, content: object) -> None:
+    """An index that names no class is an error that names the model, and not its path."""
+    folder = write_index(tmp_path / "mine", content)
+    with pytest.raises(EngineError, match=r"'mine' is corrupt") as caught:
+        read_model(folder, None, find_nothing)
+    assert str(tmp_path) not in caught.value.message
+    (folder / "model_index.json").write_bytes(b"\xff{")
+    with pytest.raises(EngineError, match="corrupt"):
+        read_model(folder, None, find_nothing)
+
+
+def test_messages_about_folders_lead_on(tmp_path: Path) -> None:
+    """A missing folder, one without an index and a revision of one are refused."""
+    with pytest.raises(InvalidRequestError, match="no folder 'none'"):
+        read_model(tmp_path / "none", None, find_nothing)
+    with pytest.raises(InvalidRequestError, match=r"no model_index\.json"):
+        read_model(tmp_path, None, find_nothing)
+    folder = write_index(tmp_path / "mine", {"_class_name": "KandinskyV22Pipeline"})
+    with pytest.raises(InvalidRequestError) as caught:
+        read_model(folder, "main", find_nothing)
+    assert caught.value.param == "revision"
+
+
+def test_a_missing_component_is_named(tmp_path: Path) -> None:
+    """A folder without a component that its index names is refused, whatever else it has."""
+    index = {
+        "_class_name": "KandinskyV22Pipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "movq": ["diffusers", "VQModel"],
+        "extra": ["mine", "Unused"],
+        "scheduler": [None, None],
+    }
+    folder = write_index(tmp_path / "mine", index)
+    (folder / "movq").mkdir()
+    with pytest.raises(InvalidRequestError, match=r"'mine' is incomplete.*'unet'"):
+        read_model(folder, None, find_nothing)
+
+
+def test_the_fingerprint_covers_the_files(tmp_path: Path) -> None:
+    """A folder's fingerprint changes with its files, and not with its path."""
+    index = {"_class_name": "KandinskyV22Pipeline"}
+    folder = write_index(tmp_path / "mine", index)
+    first = fingerprint_folder(read_model(folder, None, find_nothing))
+    moved = folder.rename(tmp_path / "moved")
+    assert fingerprint_folder(read_model(moved, None, find_nothing)) == first
+    (moved / "gone").symlink_to("nothing")
+    assert fingerprint_folder(read_model(moved, None, find_nothing)) == first
+    (moved / "more").write_text("x")
+    assert fingerprint_folder(read_model(moved, None, find_nothing)) != first
+    assert fingerprint_folder(read_model("unclip", None, find_nothing)) is None

@@ -1,0 +1,108 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from langchain_image_variation.engines.call import call_engine
+from langchain_image_variation.engines.context import Progress
+from langchain_image_variation.exceptions import ContentPolicyError, EngineError
+from tests.engines.diffusers.calls import make_engine, make_request, open_images
+from tests.engines.diffusers.conftest import MakeTinyModel
+
+CHECKED = pytest.mark.parametrize("preset", ["sd-variations", "ip-adapter"])
+
+
+def with_checker(model: Path, folder: Path, threshold: float) -> Path:
+    """Return a copy of a tiny model with a safety checker."""
+    from tests.engines.diffusers.tiny import add_safety_checker
+
+    shutil.copytree(model, folder)
+    add_safety_checker(folder, threshold)
+    return folder
+
+
+def middle_threshold(model: Path, folder: Path) -> float:
+    """Return a threshold that refuses some of the images that the last test draws, and not all."""
+    import torch
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor
+
+    with_checker(model, folder, 2)
+    engine = make_engine(folder, seed=100)
+    images = [
+        image.resize((16, 16)) for image in open_images(engine.create_variation(make_request(n=8)))
+    ]
+    engine.close()
+    checker = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker")
+    processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")
+    pixels = processor(images, return_tensors="pt").pixel_values
+    with torch.no_grad():
+        embedding = checker.visual_projection(checker.vision_model(pixels)[1])
+    scores = torch.nn.functional.cosine_similarity(embedding, torch.ones_like(embedding))
+    return float(scores.median())
+
+
+@CHECKED
+def test_refuses_what_is_refused_every_time(
+    preset: str, tiny_model: MakeTinyModel, tmp_path: Path
+) -> None:
+    """An image that the checker refuses every time is an error that names it and the option."""
+    engine = make_engine(with_checker(tiny_model(preset), tmp_path / "mine", -2))
+    reports: list[Progress] = []
+    with pytest.raises(ContentPolicyError, match="image 1 and 2 of 2, and 3 redraws") as caught:
+        call_engine(engine, make_request(n=2), progress=reports.append)
+    assert caught.value.hint is not None
+    assert "safety=False" in caught.value.hint
+    assert {report.finished for report in reports} == {0}
+    engine.close()
+
+
+@CHECKED
+def test_without_safety_no_checker_is_loaded(
+    preset: str, tiny_model: MakeTinyModel, tmp_path: Path
+) -> None:
+    """With safety=False, the checker is neither loaded nor needed."""
+    folder = with_checker(tiny_model(preset), tmp_path / "mine", -2)
+    shutil.rmtree(folder / "safety_checker")
+    engine = make_engine(folder, safety=False)
+    assert len(open_images(engine.create_variation(make_request(n=2)))) == 2
+    engine.close()
+    engine = make_engine(folder)
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        engine.create_variation(make_request())
+    engine.close()
+
+
+@CHECKED
+def test_a_checker_that_refuses_nothing_changes_nothing(
+    preset: str, tiny_model: MakeTinyModel, tmp_path: Path
+) -> None:
+    """Images that the checker lets pass are those that are drawn without it."""
+    folder = with_checker(tiny_model(preset), tmp_path / "mine", 2)
+    images = []
+    for safety in (True, False):
+        engine = make_engine(folder, safety=safety)
+        response = engine.create_variation(make_request(n=2))
+        images.append([image.read() for image in response.data])
+        engine.close()
+    assert images[0] == images[1]
+
+
+def test_a_refused_image_is_drawn_again(tiny_model: MakeTinyModel, tmp_path: Path) -> None:
+    """A refused image is replaced by one from other noise, which depends on its seed alone."""
+    model = tiny_model("sd-variations")
+    folder = with_checker(model, tmp_path / "mine", middle_threshold(model, tmp_path / "any"))
+    engine = make_engine(folder, seed=100)
+    plain = make_engine(folder, seed=100, safety=False)
+    request = make_request(n=8)
+    checked = [image.read() for image in engine.create_variation(request).data]
+    unchecked = [image.read() for image in plain.create_variation(request).data]
+    different = [index for index in range(8) if checked[index] != unchecked[index]]
+    assert 0 < len(different) < 8
+    assert all(image.getbbox() for image in open_images(engine.create_variation(request)))
+    index = different[0]
+    alone = engine.with_options(seed=100 + index).create_variation(make_request())
+    assert alone.data[0].read() == checked[index]
+    assert alone.data[0].seed == 100 + index
+    for used in (engine, plain):
+        used.close()
