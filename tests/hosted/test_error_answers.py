@@ -70,7 +70,7 @@ ERRORS = [
     (500, b'{"error": {"message": "cut', EngineError, "HTTP 500"),
     (500, b'{"error": "plain"}', EngineError, "plain"),
     (404, b'{"detail": "Not Found"}', EndpointRemovedError, "base_url, which usually ends in /v1"),
-    (405, b'{"detail": "Method Not Allowed"}', InvalidRequestError, "does not accept POST"),
+    (405, b'{"detail": "Method Not Allowed"}', InvalidRequestError, "does not accept this method"),
     (500, b"\xff\xfe\x00", EngineError, "HTTP 500"),
 ]
 
