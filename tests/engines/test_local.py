@@ -182,7 +182,8 @@ def test_alpha_moves_with_the_image(mode: str, strength: float) -> None:
     assert abs(pixels[..., -1].mean() / alpha.mean() - 1) < 0.35
     if mode == "RGBA":
         opaque = pixels[pixels[..., -1] > 128]
-        assert opaque[:, 0].mean() < 20
+        # The strongest light tints by 21. The hidden color would add far more.
+        assert opaque[:, 0].mean() < 25
 
 
 def test_opaque_alpha_stays_opaque() -> None:
@@ -258,10 +259,10 @@ def test_extreme_images_work(kind: str, strength: float) -> None:
     assert pixels.shape == (256, 256)
     assert (pixels != image).any()
     assert pixels.max() > image.max() / 2
-    # From near, a dot is larger.
-    most = 2 if kind == "one dot" else 0.4
+    # From near, a dot is larger: the closest view shows 0.64 of each side, at a tilt.
+    most, most_contrast = (3, 1) if kind == "one dot" else (0.4, 0.3)
     assert abs(pixels.mean() - image.mean()) < most * image.mean()
-    assert abs(pixels.std() - image.std()) < 0.3 * image.std()
+    assert abs(pixels.std() - image.std()) < most_contrast * image.std()
 
 
 @pytest.mark.slow
