@@ -6,7 +6,6 @@ there is a GPU. Otherwise it means `local`, which works everywhere.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
@@ -18,17 +17,6 @@ __all__ = ["AUTO", "EngineChoice", "choose_engine", "resolve_engine"]
 
 AUTO = "auto"
 """`load_engine` accepts it, and so does everything else that takes an engine's name."""
-
-_PACKAGES = (
-    "accelerate",
-    "diffusers",
-    "huggingface_hub",
-    "psutil",
-    "safetensors",
-    "torch",
-    "transformers",
-)
-"""What the engine `diffusers` imports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +57,9 @@ def choose_engine(
     Raises:
         InvalidRequestError: If one of these options has an invalid value.
     """
-    missing_packages = [package for package in _PACKAGES if find_spec(package) is None]
-    if missing_packages:
+    from langchain_image_variation.engines.diffusers.packages import missing_packages
+
+    if missing_packages():
         return EngineChoice("local", "the extra 'diffusers' is not installed")
     try:
         return _choose_by_model(options or {}, hardware)

@@ -12,23 +12,20 @@ from pydantic import SecretStr
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.exceptions import (
-    AuthenticationError,
     ContentPolicyError,
     EngineResponseError,
     EngineTimeoutError,
     ModelNotFoundError,
     NotFoundError,
 )
-from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
-from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.model_input import (
     check_extra_input,
     check_job_id,
     check_model_path,
-    check_seed,
     chosen_model,
     image_data_url,
     image_seeds,
@@ -89,30 +86,23 @@ class FalEngine(ServiceEngine):
         result_urls: URLPolicy | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        api_key = settings.check_key(api_key, "FAL_KEY")
-        if not api_key:
-            raise AuthenticationError("fal.ai needs a key: pass api_key or set FAL_KEY.")
-        endpoint = Endpoint.from_settings(
+        self.seed = None if seed is None else check_seed(seed)
+        self._model = check_model_path(model)
+        self._extra_input = check_extra_input(extra_input, _RESERVED)
+        self._service = Service.open(
+            "fal.ai",
+            key_variable="FAL_KEY",
+            key_scheme="Key",
             base_url=base_url,
-            api_key=SecretStr(""),
-            organization="",
-            project="",
+            api_key=api_key,
+            max_billed_calls=max_billed_calls,
             timeout=timeout,
             deadline=deadline,
             max_answer_bytes=max_answer_bytes,
             max_retries=max_retries,
             resend_lost=resend_lost,
-            default_headers={"authorization": SecretStr(f"Key {api_key.get_secret_value()}")},
-            key_variable="FAL_KEY",
-        )
-        self.seed = None if seed is None else check_seed(seed)
-        self._model = check_model_path(model)
-        self._extra_input = check_extra_input(extra_input, _RESERVED)
-        self._service = Service.open(
-            endpoint,
-            http_client=http_client,
             result_urls=result_urls,
-            max_billed_calls=max_billed_calls,
+            http_client=http_client,
         )
 
     @property

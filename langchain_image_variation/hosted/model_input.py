@@ -11,14 +11,12 @@ from langchain_image_variation.contract import DEFAULT_MODEL, CreateImageVariati
 from langchain_image_variation.exceptions import InvalidRequestError, ModelNotFoundError, excerpt
 from langchain_image_variation.hosted.parameters import check_parameters
 from langchain_image_variation.images.pixels import as_small_file, flatten_on_white
-from langchain_image_variation.numbers import check_whole_number
 
 __all__ = [
     "MAX_SEED",
     "check_extra_input",
     "check_job_id",
     "check_model_path",
-    "check_seed",
     "chosen_model",
     "image_data_url",
     "image_seeds",
@@ -36,15 +34,6 @@ MAX_SENT_BYTES = 750_000
 
 _MODEL = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)+(:[0-9a-f]{64})?", re.ASCII)
 _JOB_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
-
-
-def check_seed(seed: int) -> int:
-    """Return a seed.
-
-    Raises:
-        InvalidRequestError: If it is not a whole number of at least 0.
-    """
-    return check_whole_number("seed", seed, 0, hint="; leave it out for a random one")
 
 
 def image_seeds(seed: int | None, n: int) -> range:

@@ -10,12 +10,11 @@ from pydantic import SecretStr
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.engines.traits import check_model
-from langchain_image_variation.exceptions import AuthenticationError
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
-from langchain_image_variation.hosted.endpoint import Endpoint
-from langchain_image_variation.hosted.model_input import check_seed, image_seeds, sent_seed
+from langchain_image_variation.hosted.model_input import image_seeds, sent_seed
 from langchain_image_variation.hosted.service import Service, ServiceEngine
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
@@ -70,30 +69,21 @@ class RecraftEngine(ServiceEngine):
         result_urls: URLPolicy | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        api_key = settings.check_key(api_key, "RECRAFT_API_TOKEN")
-        if not api_key:
-            raise AuthenticationError(
-                "Recraft needs a token: pass api_key or set RECRAFT_API_TOKEN."
-            )
-        endpoint = Endpoint.from_settings(
+        self.seed = None if seed is None else check_seed(seed)
+        self._extra_fields = settings.check_extra_fields(extra_fields, _RESERVED)
+        self._service = Service.open(
+            "Recraft",
+            key_variable="RECRAFT_API_TOKEN",
             base_url=base_url,
             api_key=api_key,
-            organization="",
-            project="",
+            max_billed_calls=max_billed_calls,
             timeout=timeout,
             deadline=deadline,
             max_answer_bytes=max_answer_bytes,
             max_retries=max_retries,
             resend_lost=resend_lost,
-            key_variable="RECRAFT_API_TOKEN",
-        )
-        self.seed = None if seed is None else check_seed(seed)
-        self._extra_fields = settings.check_extra_fields(extra_fields, _RESERVED)
-        self._service = Service.open(
-            endpoint,
-            http_client=http_client,
             result_urls=result_urls,
-            max_billed_calls=max_billed_calls,
+            http_client=http_client,
         )
 
     @property

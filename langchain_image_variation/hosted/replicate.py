@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.exceptions import (
-    AuthenticationError,
     ContentPolicyError,
     EngineError,
     EngineResponseError,
@@ -23,15 +23,12 @@ from langchain_image_variation.exceptions import (
     ModelNotFoundError,
     NotFoundError,
 )
-from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
-from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.model_input import (
     check_extra_input,
     check_job_id,
     check_model_path,
-    check_seed,
     chosen_model,
     image_data_url,
     image_seeds,
@@ -92,31 +89,22 @@ class ReplicateEngine(ServiceEngine):
         result_urls: URLPolicy | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        api_key = settings.check_key(api_key, "REPLICATE_API_TOKEN")
-        if not api_key:
-            raise AuthenticationError(
-                "Replicate needs a token: pass api_key or set REPLICATE_API_TOKEN."
-            )
-        endpoint = Endpoint.from_settings(
+        self.seed = None if seed is None else check_seed(seed)
+        self._model = check_model_path(model)
+        self._extra_input = check_extra_input(extra_input, _RESERVED)
+        self._service = Service.open(
+            "Replicate",
+            key_variable="REPLICATE_API_TOKEN",
             base_url=base_url,
             api_key=api_key,
-            organization="",
-            project="",
+            max_billed_calls=max_billed_calls,
             timeout=timeout,
             deadline=deadline,
             max_answer_bytes=max_answer_bytes,
             max_retries=max_retries,
             resend_lost=resend_lost,
-            key_variable="REPLICATE_API_TOKEN",
-        )
-        self.seed = None if seed is None else check_seed(seed)
-        self._model = check_model_path(model)
-        self._extra_input = check_extra_input(extra_input, _RESERVED)
-        self._service = Service.open(
-            endpoint,
-            http_client=http_client,
             result_urls=result_urls,
-            max_billed_calls=max_billed_calls,
+            http_client=http_client,
         )
 
     @property

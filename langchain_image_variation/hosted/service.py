@@ -16,6 +16,7 @@ from functools import partial
 from typing import Protocol, Self
 
 import httpx
+from pydantic import SecretStr
 
 from langchain_image_variation.cancellation import cancelled_error
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
@@ -24,11 +25,14 @@ from langchain_image_variation.engines.context import (
     cancellation,
     progress_reporter,
 )
+from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.exceptions import (
+    AuthenticationError,
     BillingLimitError,
     ImageVariationError,
     InvalidRequestError,
 )
+from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer_images import (
     normalize_images,
     use_base64,
@@ -37,7 +41,6 @@ from langchain_image_variation.hosted.answer_images import (
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
-from langchain_image_variation.hosted.model_input import check_seed
 from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
@@ -113,19 +116,50 @@ class Service:
     @classmethod
     def open(
         cls,
-        endpoint: Endpoint,
+        title: str,
         *,
-        http_client: httpx.Client | None,
-        result_urls: URLPolicy | None,
+        key_variable: str,
+        key_scheme: str = "Bearer",
+        base_url: str,
+        api_key: str | SecretStr | None,
         max_billed_calls: int | None,
+        timeout: float | httpx.Timeout | None,
+        deadline: float | None,
+        max_answer_bytes: int,
+        max_retries: int,
+        resend_lost: bool,
+        result_urls: URLPolicy | None,
+        http_client: httpx.Client | None,
     ) -> "Service":
         """Return a service with new connections, or with those of `http_client`.
 
+        `title` is what errors call the service, `key_variable` the environment variable of its key,
+        and `key_scheme` the scheme of its authorization header. For the rest, see the engines.
+
         Raises:
+            AuthenticationError: If there is no key, or a header cannot carry it.
             InvalidRequestError: If a setting is out of range; `param` names it.
         """
+        api_key = settings.check_key(api_key, key_variable)
+        if not api_key:
+            raise AuthenticationError(f"{title} needs a key: pass api_key or set {key_variable}.")
         if result_urls is not None and not isinstance(result_urls, URLPolicy):
             raise InvalidRequestError("result_urls must be a URLPolicy.", param="result_urls")
+        endpoint = Endpoint.from_settings(
+            base_url=base_url,
+            api_key=SecretStr(""),
+            organization="",
+            project="",
+            timeout=timeout,
+            deadline=deadline,
+            max_answer_bytes=max_answer_bytes,
+            max_retries=max_retries,
+            resend_lost=resend_lost,
+            default_headers={
+                "authorization": SecretStr(f"{key_scheme} {api_key.get_secret_value()}")
+            },
+            key_variable=key_variable,
+        )
         return cls(
             endpoint,
             Session(endpoint.base_url, http_client),

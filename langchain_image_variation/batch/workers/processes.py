@@ -201,7 +201,7 @@ class WorkerProcesses:
 
 
 def _thread_settings(count: int) -> dict[str, str]:
-    """Return the environment variables with which so many processes share the processors.
+    """Return the environment variables that divide the processors among the processes.
 
     A single process uses as many threads as its libraries think best.
     """

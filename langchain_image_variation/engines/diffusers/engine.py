@@ -37,7 +37,6 @@ from langchain_image_variation.engines.diffusers.model_loader import (
     LoadedModel,
     LoadOptions,
     ModelLoader,
-    check_packages,
 )
 from langchain_image_variation.engines.diffusers.models import (
     absolute_model,
@@ -45,10 +44,16 @@ from langchain_image_variation.engines.diffusers.models import (
     model_name,
     read_model,
 )
+from langchain_image_variation.engines.diffusers.packages import check_packages
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
 from langchain_image_variation.engines.diffusers.placement import check_offload
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
 from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.options import (
+    check_seed,
+    check_strength,
+    check_switch,
+)
 from langchain_image_variation.engines.traits import PendingDownload, check_model
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
@@ -74,7 +79,6 @@ MAX_GUIDANCE_SCALE = 100.0
 """The largest guidance scale. Models are used with 1 to 20; far above, images are noise."""
 
 _SEED_BITS = 32
-_SEED_HINT = "; leave it out for a random one"
 _PRESET_HINT = "; leave it out for the model's own"
 _BATCH_HINT = "; leave it out to choose by the free memory"
 
@@ -148,8 +152,8 @@ class DiffusersEngine:
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.model = model_name(model)
-        self.seed = None if seed is None else _check_seed(seed)
-        self.strength = _check_strength(strength)
+        self.seed = None if seed is None else check_seed(seed)
+        self.strength = check_strength(strength)
         self.steps = (
             None
             if steps is None
@@ -173,9 +177,9 @@ class DiffusersEngine:
                 if batch is None
                 else check_whole_number("batch", batch, 1, MAX_N, hint=_BATCH_HINT)
             ),
-            safety=_check_switch("safety", safety),
+            safety=check_switch("safety", safety),
             cache_dir=_check_folder("cache_dir", cache_dir),
-            download=_check_switch("download", download),
+            download=check_switch("download", download),
             token=_check_text("token", token),
         )
         self._folder_fingerprint = _fingerprint_folder(options)
@@ -229,9 +233,9 @@ class DiffusersEngine:
         """
         engine = copy.copy(self)
         if seed is not None:
-            engine.seed = _check_seed(seed)
+            engine.seed = check_seed(seed)
         if strength is not None:
-            engine.strength = _check_strength(strength)
+            engine.strength = check_strength(strength)
         engine._pipeline = self._pipeline.share()
         return engine
 
@@ -388,20 +392,6 @@ def _fingerprint_folder(options: LoadOptions) -> str | None:
         # The index of a repository is read when the model is loaded.
         return None
     return fingerprint_folder(model)
-
-
-def _check_seed(seed: int) -> int:
-    return check_whole_number("seed", seed, 0, hint=_SEED_HINT)
-
-
-def _check_strength(strength: float) -> float:
-    return check_number("strength", strength, 0, 1, hint="; the default is 0.5")
-
-
-def _check_switch(name: str, value: bool) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InvalidRequestError(f"{name} must be True or False, got {excerpt(value)}.", param=name)
 
 
 def _check_text(name: str, value: str | None) -> str | None:

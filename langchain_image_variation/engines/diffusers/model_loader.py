@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from langchain_image_variation.engines.diffusers.devices import (
@@ -21,14 +20,9 @@ from langchain_image_variation.engines.diffusers.placement import Workload, plan
 from langchain_image_variation.engines.diffusers.presets import Part, Preset
 from langchain_image_variation.engines.diffusers.repository import find_folders
 from langchain_image_variation.error_translation import ErrorTranslation
-from langchain_image_variation.exceptions import EngineError, MissingExtraError
+from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["LoadOptions", "LoadedModel", "ModelLoader", "check_packages"]
-
-_PACKAGES = (
-    *("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub"),
-    "psutil",
-)
+__all__ = ["LoadOptions", "LoadedModel", "ModelLoader"]
 
 
 @dataclass(frozen=True)
@@ -162,16 +156,3 @@ class ModelLoader:
             )
 
         return ErrorTranslation(translate, is_chained=True)
-
-
-def check_packages() -> None:
-    """Check that the packages of the extra are installed, without importing them.
-
-    Raises:
-        MissingExtraError: If one is missing.
-    """
-    for package in _PACKAGES:
-        if find_spec(package) is None:
-            raise MissingExtraError.for_package(
-                "The engine 'diffusers'", package, "langchain-image-variation[diffusers]"
-            )

@@ -19,11 +19,15 @@ from langchain_image_variation.engines.local.pyramid import Bytes
 from langchain_image_variation.engines.local.series import Shot
 from langchain_image_variation.engines.local.synthesis import Synthesis
 from langchain_image_variation.engines.local.workers import run_all, turn
+from langchain_image_variation.engines.options import (
+    check_seed,
+    check_strength,
+    check_switch,
+)
 from langchain_image_variation.engines.processors import processor_count
 from langchain_image_variation.engines.traits import check_model
-from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.images.pixels import decode_png, encode_png
-from langchain_image_variation.numbers import check_number, check_whole_number
+from langchain_image_variation.numbers import check_whole_number
 
 __all__ = ["MODELS", "LocalEngine"]
 
@@ -33,7 +37,6 @@ _SPARE = 5
 """How large the source of a view may be, in fourths of the side of the variations."""
 
 _SEED_BITS = 32
-_SEED_HINT = "; leave it out for a random one"
 _THREADS_HINT = "; leave it out to use every processor"
 
 T = TypeVar("T")
@@ -84,12 +87,12 @@ class LocalEngine:
         arrange: bool = True,
         threads: int | None = None,
     ) -> None:
-        self.seed = None if seed is None else _check_seed(seed)
-        self.strength = _check_strength(strength)
-        self.framing = _check_switch("framing", framing)
-        self.mirror = _check_switch("mirror", mirror)
-        self.light = _check_switch("light", light)
-        self.arrange = _check_switch("arrange", arrange)
+        self.seed = None if seed is None else check_seed(seed)
+        self.strength = check_strength(strength)
+        self.framing = check_switch("framing", framing)
+        self.mirror = check_switch("mirror", mirror)
+        self.light = check_switch("light", light)
+        self.arrange = check_switch("arrange", arrange)
         self.threads = (
             None
             if threads is None
@@ -104,9 +107,9 @@ class LocalEngine:
         """
         engine = copy.copy(self)
         if seed is not None:
-            engine.seed = _check_seed(seed)
+            engine.seed = check_seed(seed)
         if strength is not None:
-            engine.strength = _check_strength(strength)
+            engine.strength = check_strength(strength)
         return engine
 
     @property
@@ -242,17 +245,3 @@ def _to_image(array: Bytes, mode: str, alpha: bool) -> Image.Image:
     elif mode in ("LA", "RGBA"):
         array = np.concatenate([array, np.full_like(array[..., :1], 255)], axis=2)
     return Image.fromarray(array[..., 0] if mode == "L" else array)
-
-
-def _check_seed(seed: int) -> int:
-    return check_whole_number("seed", seed, 0, hint=_SEED_HINT)
-
-
-def _check_strength(strength: float) -> float:
-    return check_number("strength", strength, 0, 1, hint="; the default is 0.5")
-
-
-def _check_switch(name: str, value: bool) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InvalidRequestError(f"{name} must be True or False, got {excerpt(value)}.", param=name)

@@ -62,7 +62,7 @@ class Nodes:
 
     @contextmanager
     def extra_node(self, *, num_cpus: int, num_gpus: int) -> Iterator[None]:
-        """Add a third node for the block, which claims to have so many processors and GPUs."""
+        """Add a third node for the block, with the processors and GPUs that it claims to have."""
         third = {
             **_NODE,
             "num_cpus": num_cpus,

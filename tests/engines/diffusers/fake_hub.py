@@ -33,7 +33,7 @@ class HubRepository:
         files: The content of each file, by path.
         revisions: The names of the revision. All have the same files.
         is_gated: Whether a token must have accepted a license before it may read files.
-        is_private: Whether those without an accepted token are told that it does not exist.
+        is_private: Whether it looks as if it did not exist to anyone without an accepted token.
     """
 
     files: Mapping[str, bytes]

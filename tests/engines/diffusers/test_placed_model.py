@@ -63,7 +63,7 @@ def place_on_gpu(
 
 
 def drawing(limit: Callable[[], int], batches: list[int]) -> Any:
-    """Return a function that draws at most so many images at once, and notes how many it tries."""
+    """Return a function that draws up to a limit of images at once, and notes how many it tries."""
 
     def draw(_: Pipeline, seeds: Sequence[int]) -> list[str]:
         batches.append(len(seeds))

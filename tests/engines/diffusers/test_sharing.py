@@ -192,7 +192,7 @@ def test_a_forked_child_draws_the_same(model: Path) -> None:
 
 @contextmanager
 def out_of_memory_above(engine: DiffusersEngine, limit: int) -> Iterator[list[int]]:
-    """Let the engine's model run out of memory if it draws more than so many images at once.
+    """Let the engine's model run out of memory if it draws more images at once than a limit.
 
     Yields:
         How many images each pass of the denoiser draws.
