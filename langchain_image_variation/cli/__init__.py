@@ -20,6 +20,7 @@ from langchain_image_variation.cli.batch import add_batch
 from langchain_image_variation.cli.completion import add_completion
 from langchain_image_variation.cli.create import add_create
 from langchain_image_variation.cli.engines import add_engines
+from langchain_image_variation.cli.exit_codes import FAILED, INVALID
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.pull import add_pull
 from langchain_image_variation.cli.serve import add_serve
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ImageVariationError as error:
             message = name_options(error.message, arguments)
             print(f"image-variation: {message}", file=sys.stderr)
-            return 2 if isinstance(error, InvalidRequestError) else 1
+            return INVALID if isinstance(error, InvalidRequestError) else FAILED
         sys.stdout.flush()
         return code or 0
     except SystemExit as stop:
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The reader of our output, such as `head`, has stopped.
             return 0
         print(f"image-variation: cannot write the output: {error.strerror}.", file=sys.stderr)
-        return 1
+        return FAILED
 
 
 def _repair_streams() -> None:
@@ -87,7 +88,7 @@ class _Parser(argparse.ArgumentParser):
         """Print the error in one line. By default, argparse prints the usage first."""
         line = " ".join(message.split())
         line = line if len(line) <= 200 else line[:200] + "..."
-        self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
+        self.exit(INVALID, f"{self.prog}: {line}; see {self.prog} --help\n")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

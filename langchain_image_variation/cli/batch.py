@@ -11,21 +11,16 @@ from typing import TYPE_CHECKING
 from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import DEFAULT_CALLS
 from langchain_image_variation.cli.download import download_model
-from langchain_image_variation.cli.messages import name_options
-from langchain_image_variation.cli.options import (
-    OUTPUT_DIR,
-    SOME_FAILED,
+from langchain_image_variation.cli.engine_options import (
     add_engine,
-    add_fit,
-    add_n,
-    add_output_dir,
-    add_quiet,
-    add_size,
-    choose_engine,
-    engine_options,
-    make_output_folder,
-    request_model,
+    collect_engine_options,
+    requested_model,
+    resolve_auto,
 )
+from langchain_image_variation.cli.exit_codes import SOME_FAILED
+from langchain_image_variation.cli.messages import name_options
+from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
+from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
 from langchain_image_variation.engines.traits import close_engine, loads_model
 from langchain_image_variation.exceptions import (
@@ -128,17 +123,17 @@ def _batch(arguments: argparse.Namespace) -> int:
             "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
             "one image to standard output."
         )
-    note = choose_engine(arguments)
+    note = resolve_auto(arguments)
     if note and not arguments.quiet:
         print(note, file=sys.stderr)
     batch = VariationBatch(
         arguments.output_dir,
         engine=arguments.engine,
-        options=engine_options(arguments),
+        options=collect_engine_options(arguments),
         n=arguments.n,
         size=arguments.size,
         fit=arguments.fit,
-        model=request_model(arguments),
+        model=requested_model(arguments),
         # If an input of the command names a server, rows may name it too.
         allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
     )
@@ -188,7 +183,7 @@ def _download_model(arguments: argparse.Namespace) -> None:
     """Download the engine's model before the workers start, if it loads one."""
     engine_class = load_engine_class(arguments.engine)
     if loads_model(engine_class):
-        engine = make_engine(arguments.engine, engine_class, engine_options(arguments))
+        engine = make_engine(arguments.engine, engine_class, collect_engine_options(arguments))
         try:
             download_model(engine, quiet=arguments.quiet)
         finally:

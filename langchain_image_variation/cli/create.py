@@ -12,21 +12,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
 from langchain_image_variation.cli.download import download_model
-from langchain_image_variation.cli.messages import display_name, name_options, name_path
-from langchain_image_variation.cli.options import (
-    OUTPUT_DIR,
-    SOME_FAILED,
+from langchain_image_variation.cli.engine_options import (
     add_engine,
-    add_fit,
-    add_n,
-    add_output_dir,
-    add_quiet,
-    add_size,
-    choose_engine,
-    engine_options,
-    make_output_folder,
-    request_model,
+    collect_engine_options,
+    requested_model,
+    resolve_auto,
 )
+from langchain_image_variation.cli.exit_codes import SOME_FAILED
+from langchain_image_variation.cli.messages import display_name, name_options, name_path
+from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
+from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
 from langchain_image_variation.cli.progress import ProgressBar, show_progress_bar
 from langchain_image_variation.cli.viewer import open_files
 from langchain_image_variation.contract import (
@@ -39,8 +34,7 @@ from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
-from langchain_image_variation.engines.traits import close_engine
-from langchain_image_variation.engines.traits import engine_options as option_names
+from langchain_image_variation.engines.traits import close_engine, engine_options
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
@@ -284,10 +278,11 @@ class _Run:
     @cached_property
     def _engine(self) -> "VariationEngine":
         arguments = self._arguments
-        if note := choose_engine(arguments):
+        if note := resolve_auto(arguments):
             self._print_note(note)
         engine_class = load_engine_class(arguments.engine)
-        options, has_seeds = engine_options(arguments), "seed" in option_names(engine_class)
+        has_seeds = "seed" in engine_options(engine_class)
+        options = collect_engine_options(arguments)
         names_seeds = "seed" in NameTemplate(arguments.name).fields
         if names_seeds and not has_seeds:
             raise InvalidRequestError(
@@ -315,7 +310,7 @@ class _Run:
         listener: ProgressListener,
     ) -> None:
         arguments = self._arguments
-        model: Any = request_model(arguments)
+        model: Any = requested_model(arguments)
         request = CreateImageVariationRequest(
             image=source.png,
             model=model,

@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Sequence
 from inspect import getdoc
 
+from langchain_image_variation.cli.engine_options import add_engine
 from langchain_image_variation.cli.messages import name_options
-from langchain_image_variation.cli.options import add_engine
 from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.loading import (
     engine_names,

@@ -4,11 +4,9 @@ import argparse
 import sys
 
 from langchain_image_variation.cli.download import run_download
-from langchain_image_variation.cli.options import (
-    add_quiet,
-    add_revision,
-    translate_import_errors,
-)
+from langchain_image_variation.cli.engine_options import add_revision
+from langchain_image_variation.cli.extras import translate_import_errors
+from langchain_image_variation.cli.options import add_quiet
 
 __all__ = ["add_pull"]
 

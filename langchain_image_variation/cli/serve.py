@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_image_variation.cli.download import download_model
-from langchain_image_variation.cli.messages import name_path
-from langchain_image_variation.cli.options import (
+from langchain_image_variation.cli.engine_options import (
     add_engine,
-    choose_engine,
-    engine_options,
-    translate_import_errors,
+    collect_engine_options,
+    resolve_auto,
 )
+from langchain_image_variation.cli.extras import translate_import_errors
+from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import OutputError
 
@@ -127,7 +127,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app
-    if note := choose_engine(arguments):
+    if note := resolve_auto(arguments):
         print(note, file=sys.stderr)
     engine = load_engine(arguments.engine, **_server_options(arguments))
     # Now, because no request should wait for gigabytes.
@@ -163,7 +163,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the engine's options. The model is always one: requests may name another."""
-    options = engine_options(arguments)
+    options = collect_engine_options(arguments)
     return options if arguments.model is None else {"model": arguments.model, **options}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from langchain_image_variation.cli.options import add_engine
+from langchain_image_variation.cli.engine_options import add_engine
 from pytest_image_variation.samples import square_png
 from tests.docs.pages import find_page, table
 from tests.extras import skip_without

@@ -10,7 +10,7 @@ from pathlib import Path
 from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.agents.settings import ToolSettings
-from langchain_image_variation.cli.options import add_engine
+from langchain_image_variation.cli.engine_options import add_engine
 from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines.auto import AUTO

@@ -1,0 +1,145 @@
+"""The options of the commands that run an engine: their arguments, and what the user chose."""
+
+import argparse
+import os
+from typing import Any
+
+from langchain_image_variation.engines.auto import AUTO, choose_engine
+from langchain_image_variation.engines.loading import load_engine_class
+from langchain_image_variation.engines.traits import loads_model
+from langchain_image_variation.exceptions import InvalidRequestError
+
+__all__ = [
+    "add_engine",
+    "add_revision",
+    "collect_engine_options",
+    "requested_model",
+    "resolve_auto",
+]
+
+_SWITCHES = {
+    "framing": "show the image from a slightly different place",
+    "mirror": "mirror every second variation, unless the image shows text or is a logo",
+    "light": "show the image in another light",
+    "arrange": "rearrange textures and many small things, above a strength of 0.6",
+}
+"""The parts of the engine `local` that can be switched off."""
+
+_ENGINE_OPTIONS = (
+    *("seed", "strength", *_SWITCHES, "server", "base_url", "max_billed_calls", "prompt"),
+    *("revision", "steps", "guidance_scale", "device", "dtype", "offload", "safety"),
+)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments for the engine and its options."""
+    add = parser.add_argument_group("engine").add_argument
+    add(
+        "--engine",
+        default="local",
+        help="the engine, or auto for the best one that is usable here; `image-variation engines` "
+        "lists them (default: local)",
+    )
+    add("--seed", type=int, help="make the same variations again")
+    add("--strength", type=float, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
+    for name, effect in _SWITCHES.items():
+        add(f"--{name}", action=argparse.BooleanOptionalAction, help=f"{effect} (default: yes)")
+    add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
+    add("--base-url", metavar="URL", help="with a hosted engine: the address of its server")
+    add(
+        "--max-billed-calls",
+        type=int,
+        metavar="N",
+        help="with --engine fal, recraft or replicate: stop before call N + 1 (default: no limit)",
+    )
+    add("--prompt", help="with --engine gpt-image: the prompt for the model")
+    add("--model", help="the model of the engine (default: the engine's own)")
+    _add_diffusers(parser)
+
+
+def _add_diffusers(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments for models on this machine."""
+    group = parser.add_argument_group("with --engine diffusers")
+    add = group.add_argument
+    add("--model-path", metavar="DIR", help="a folder with a model, instead of --model")
+    add_revision(group)
+    add("--steps", type=int, help="the number of denoising steps (default: the model's own)")
+    add(
+        "--guidance-scale",
+        type=float,
+        metavar="SCALE",
+        help="how closely the model follows the source; 1 turns guidance off, which takes half as "
+        "long, except with flux-redux (default: the model's own)",
+    )
+    add("--device", help="auto, cpu, mps, cuda, cuda:1 or xpu (default: auto, the first GPU)")
+    add("--dtype", help="auto, float32, float16 or bfloat16 (default: auto)")
+    add(
+        "--offload",
+        help="what waits in the main memory while the GPU does not need it: auto, none, model or "
+        "sequential (default: auto, by the free memory)",
+    )
+    add(
+        "--safety",
+        action=argparse.BooleanOptionalAction,
+        help="let the model's safety checker look at the images, if it has one (default: yes)",
+    )
+
+
+def add_revision(container: argparse._ActionsContainer) -> None:
+    """Add the argument for the revision of a model's repository to a parser or a group."""
+    container.add_argument(
+        "--revision",
+        help="a commit, tag or branch of the model's repository (default: the preset's, or main)",
+    )
+
+
+def resolve_auto(arguments: argparse.Namespace) -> str | None:
+    """Replace `--engine auto` by the name of the chosen engine, and return a note that says why.
+
+    Raises:
+        InvalidRequestError: If an option that decides about the engine has an invalid value.
+    """
+    if arguments.engine != AUTO:
+        return None
+    path = arguments.model_path
+    model = arguments.model if path is None else os.path.abspath(path)
+    choice = choose_engine(
+        {"model": model, "revision": arguments.revision, "device": arguments.device}
+    )
+    arguments.engine = choice.name
+    return f"auto chose the engine {choice.name}: {choice.reason}."
+
+
+def collect_engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the engine options that the user has set.
+
+    Raises:
+        InvalidRequestError: If both a model and a folder are set, or if the engine loads no model.
+        ImageVariationError: If a model is set, and the engine cannot be imported.
+    """
+    options = {name: getattr(arguments, name) for name in _ENGINE_OPTIONS}
+    if arguments.model_path is not None:
+        if arguments.model is not None:
+            raise InvalidRequestError("Pass --model or --model-path, not both.", param="model")
+        if not loads_model(load_engine_class(arguments.engine)):
+            raise InvalidRequestError(
+                f"The engine {arguments.engine!r} loads no model, so --model-path cannot be used "
+                "with it. Add --engine diffusers.",
+                param="model",
+            )
+        options["model"] = os.path.abspath(arguments.model_path)
+    elif requested_model(arguments) is None:
+        options["model"] = arguments.model
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def requested_model(arguments: argparse.Namespace) -> str | None:
+    """Return the model to name in each request. An engine that loads a model has it already.
+
+    Raises:
+        ImageVariationError: If a model is set, and the engine cannot be imported.
+    """
+    model: str | None = arguments.model
+    if model is None or loads_model(load_engine_class(arguments.engine)):
+        return None
+    return model
