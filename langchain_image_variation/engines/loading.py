@@ -155,10 +155,11 @@ def engine_version(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _declared_name(module: str, qualname: str) -> str | None:
-    for point in _entry_points():
-        # An entry point may name a package that imports the class from one of its modules.
-        if point.attr == qualname and f"{module}.".startswith(f"{point.module}."):
-            return point.name
+    for points in (_our_entry_points, _entry_points):
+        for point in points():
+            # An entry point may name a package that imports the class from one of its modules.
+            if point.attr == qualname and f"{module}.".startswith(f"{point.module}."):
+                return point.name
     return None
 
 
@@ -177,19 +178,26 @@ def _entry_points() -> EntryPoints:
     return entry_points(group=ENTRY_POINT_GROUP)
 
 
+def _our_entry_points() -> EntryPoints:
+    """Return the engines of this distribution. It takes a twentieth of `_entry_points`."""
+    from importlib.metadata import EntryPoints, PackageNotFoundError, distribution
+
+    try:
+        points = distribution("langchain-image-variation").entry_points
+    except PackageNotFoundError:
+        return EntryPoints()
+    return points.select(group=ENTRY_POINT_GROUP)
+
+
 def _entry_point(name: str) -> EntryPoint:
     name = resolve_engine(name)
     # Our own engines win over those of the same name in another distribution.
-    points = sorted(
-        (point for point in _entry_points() if point.name == name),
-        key=lambda point: not point.module.startswith("langchain_image_variation."),
+    for points in (_our_entry_points, _entry_points):
+        for point in points().select(name=name):
+            return point
+    raise EngineNotFoundError(
+        f"There is no engine {name[:40]!r}. Installed engines: auto, {', '.join(engine_names())}."
     )
-    if not points:
-        raise EngineNotFoundError(
-            f"There is no engine {name[:40]!r}. Installed engines: auto, "
-            f"{', '.join(engine_names())}."
-        )
-    return points[0]
 
 
 def _missing_extra(point: EntryPoint, error: ImportError) -> MissingExtraError:

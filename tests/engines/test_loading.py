@@ -92,6 +92,13 @@ def test_our_engines_win_over_a_namesake(declared: Path) -> None:
     assert load_engine_class("local") is LocalEngine
 
 
+def test_corrupt_metadata_does_not_stop_our_engines(declared: Path) -> None:
+    """Our engines load even if the entry points of another distribution are corrupt."""
+    (declared / "their_engines-1.0.dist-info" / "entry_points.txt").write_text("[group]\nnothing\n")
+    assert load_engine_class("local") is LocalEngine
+    assert engine_name(InstantEngine()) == "instant"
+
+
 def test_an_unknown_engine_is_refused_with_the_list() -> None:
     """The error for an unknown engine lists the installed engines."""
     with pytest.raises(EngineNotFoundError, match=r"no engine 'nope'. Installed engines: .*local"):
