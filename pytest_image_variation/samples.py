@@ -7,7 +7,7 @@ the bytes may differ between builds of zlib.
 import io
 import random
 import zlib
-from functools import cache
+from functools import cache, lru_cache
 
 from PIL import Image, ImageDraw
 
@@ -28,7 +28,7 @@ def square_png(side: int = 64, mode: str = "RGB") -> bytes:
         side: Width and height in pixels.
         mode: A mode that Pillow can write as PNG, such as "RGB", "RGBA", "L", "LA", "P" or "1".
     """
-    return _png(_draw(side, side).convert(mode))
+    return _square_png(side, mode)
 
 
 def non_square_png(width: int = 96, height: int = 64) -> bytes:
@@ -60,6 +60,17 @@ def corrupt_png(side: int = 64) -> bytes:
 
 def jpeg(width: int = 96, height: int = 64) -> bytes:
     """Return a JPEG, which is neither PNG nor square."""
+    return _jpeg(width, height)
+
+
+# The next two are cached because suites make the same image for each of their tests.
+@lru_cache(maxsize=64)
+def _square_png(side: int, mode: str) -> bytes:
+    return _png(_draw(side, side).convert(mode))
+
+
+@lru_cache(maxsize=64)
+def _jpeg(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
     _draw(width, height).convert("RGB").save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

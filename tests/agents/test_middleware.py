@@ -143,7 +143,7 @@ def test_a_trace_has_no_messages_for_each_tool_call(variation_tool: ImageVariati
             """Print nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Collector) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         client = Client(api_url=url, api_key="any-text", auto_batch_tracing=False)
         with tracing_context(enabled=True, client=client):

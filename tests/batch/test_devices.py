@@ -23,10 +23,15 @@ from tests.batch.runs import output_images, read_manifest
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each process take a moment, so that all of them get a source."""
-    monkeypatch.setenv("ENGINE_SECONDS", "0.3")
+    """Let no variable of this machine choose a device or a number of threads."""
     for name in ("CUDA_VISIBLE_DEVICES", "MKL_NUM_THREADS", "NODE", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def slow_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each image take a moment, so that each process gets a source."""
+    monkeypatch.setenv("ENGINE_SECONDS", "0.3")
 
 
 def run_on(monkeypatch: pytest.MonkeyPatch, devices: str, *arguments: str) -> list[list[str]]:
@@ -45,6 +50,7 @@ def was_listed() -> bool:
     return exists
 
 
+@pytest.mark.usefixtures("slow_engine")
 def test_each_gpu_has_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default, there is one process per device, and each computes on its own."""
     threads = str(max(1, processor_count() // 2))
@@ -56,6 +62,7 @@ def test_each_gpu_has_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("slow_engine")
 def test_more_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """With more processes than devices, some share a device; with one, it chooses itself."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

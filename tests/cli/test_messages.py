@@ -1,6 +1,7 @@
 import argparse
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,9 @@ def messages() -> list[str]:
         if room not in (*ROOMS, "source", "server") or path.name == "messages.py":
             continue
         tree = ast.parse(path.read_text("utf-8"))
-        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        strings = [
-            node for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.JoinedStr)
-        ]
+        nodes = list(ast.walk(tree))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        strings = [node for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr)]
         texts.update(_text(node) for node in strings if id(node) not in docstrings)
     sentence = re.compile(r"\w[^<>]* [^<>]*[.?]|\w+ must .*")
     return sorted(text for text in texts if PYTHON_NAME.search(text) and sentence.fullmatch(text))
@@ -82,6 +82,7 @@ def _text(node: ast.AST) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
+@cache
 def arguments_of(*command: str) -> argparse.Namespace:
     """Return the parsed arguments of a command."""
     return cli._parse(command)

@@ -1,5 +1,7 @@
 """Images for tests of the local engine's steps."""
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +10,16 @@ __all__ = ["scene", "stones"]
 
 def scene(side: int = 256, channels: int = 3) -> NDArray[np.uint8]:
     """A sky, textured ground, and discs of several colors."""
+    return _draw_scene(side)[..., :channels].copy()
+
+
+def stones(side: int = 256) -> NDArray[np.uint8]:
+    """About a hundred stones of several colors, lit from the left: a source that is rearranged."""
+    return _draw_stones(side).copy()
+
+
+@cache
+def _draw_scene(side: int) -> NDArray[np.uint8]:
     generator = np.random.default_rng(5)
     y, x = np.mgrid[:side, :side] / side
     image = np.stack([100 + 80 * y, 140 + 40 * y, 230 - 60 * y], axis=2)
@@ -17,11 +29,11 @@ def scene(side: int = 256, channels: int = 3) -> NDArray[np.uint8]:
         cy, cx, radius = generator.uniform(0, 1, 3) * [1, 1, 0.08]
         inside = (y - cy) ** 2 + (x - cx) ** 2 < (0.03 + radius) ** 2
         image[inside] = generator.uniform(0, 255, 3)
-    return image.astype(np.uint8)[..., :channels]
+    return image.astype(np.uint8)
 
 
-def stones(side: int = 256) -> NDArray[np.uint8]:
-    """About a hundred stones of several colors, lit from the left: a source that is rearranged."""
+@cache
+def _draw_stones(side: int) -> NDArray[np.uint8]:
     generator = np.random.default_rng(6)
     y, x = np.mgrid[:side, :side] / side
     image = np.full((side, side, 3), 40.0)

@@ -1,5 +1,6 @@
 import itertools
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ COLORS = ("white", "black", (250, 210, 60), (190, 20, 30))
 
 
 def _photo(name: str) -> Image.Image:
+    return _read_photo(name).copy()
+
+
+@cache
+def _read_photo(name: str) -> Image.Image:
     with Image.open(EXAMPLES / name) as photo:
         edge = min(photo.size)
         left, top = (photo.width - edge) // 2, (photo.height - edge) // 2

@@ -66,7 +66,7 @@ def no_leaks() -> Iterator[None]:
     if sys.platform != "linux":  # Only Linux lists them in a folder.
         yield
         return
-    call_engine(Idle(), CreateImageVariationRequest(image=SquarePNG(PNG)))
+    call_engine(Idle(), CreateImageVariationRequest(image=SquarePNG(PNG), size="256x256"))
     count_before = _open_files()
     yield
     for _ in range(100):
