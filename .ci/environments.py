@@ -50,10 +50,13 @@ def run(
     words = [str(word) for word in command]
     settings_shown = [f"{name}={value}" for name, value in (settings or {}).items()]
     print("\n$", shlex.join([*settings_shown, *words]), flush=True)
+    variables = {**os.environ, **(settings or {})}
+    # Without bytecode, each of the thousands of processes would compile every module it imports.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     process = subprocess.Popen(
         words,
         cwd=cwd or tree(),
-        env={**os.environ, **(settings or {})},
+        env=variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -34,6 +34,7 @@ def test_bars_are_found_exactly(add: object, is_wide: bool) -> None:
     assert np.abs(_values(again) - _values(square)).mean() < 12
 
 
+@pytest.mark.mostly_slow("288")
 @pytest.mark.parametrize("height", [400, 341, 288, 171])
 def test_bars_next_to_fine_detail_are_found(height: int) -> None:
     """Blurred bars of a texture are found, although blur removes most of its detail."""
