@@ -43,7 +43,7 @@ from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
-from langchain_image_variation.server.uploads import DEFAULT_TOTAL_UPLOAD_BYTES, Uploads
+from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES, UploadMemory
 
 __all__ = ["PIXELS_PER_WORKER", "create_app"]
 
@@ -135,13 +135,13 @@ def create_app(
     directory = Path(store_dir) if store_dir is not None else _default_store_dir()
     option_names = _accepted_options(engine, accept_fields)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
-    uploads = Uploads(total_upload_bytes, turns.queue_place)
-    metrics = Metrics(turns, uploads)
+    upload_memory = UploadMemory(total_upload_bytes, turns.queue_place)
+    metrics = Metrics(turns, upload_memory)
     store = ImageStore(directory, ttl=url_ttl, max_bytes=store_max_bytes)
     handlers = Handlers(
         engine,
         turns,
-        uploads,
+        upload_memory,
         store=store,
         metrics=metrics,
         access=access,

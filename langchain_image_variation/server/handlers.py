@@ -50,7 +50,7 @@ from langchain_image_variation.server.playground import playground_page, sample_
 from langchain_image_variation.server.progress import RequestProgress
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
-from langchain_image_variation.server.uploads import Uploads
+from langchain_image_variation.server.upload_memory import UploadMemory
 
 __all__ = ["Handlers"]
 
@@ -68,7 +68,7 @@ class Handlers:
     Args:
         engine: The engine.
         turns: Limits how many requests use the engine.
-        uploads: Limits the memory for uploads.
+        upload_memory: Limits the memory for uploads.
         store: Keeps the images that clients get as URLs.
         metrics: What `/metrics` shows.
         access: Decides which requests may pass.
@@ -83,7 +83,7 @@ class Handlers:
         self,
         engine: VariationEngine | AsyncVariationEngine,
         turns: Turns,
-        uploads: Uploads,
+        upload_memory: UploadMemory,
         *,
         store: ImageStore,
         metrics: Metrics,
@@ -96,7 +96,7 @@ class Handlers:
     ) -> None:
         self._engine = engine
         self._turns = turns
-        self._uploads = uploads
+        self._upload_memory = upload_memory
         self._store = store
         self._metrics = metrics
         self._access = access
@@ -123,7 +123,7 @@ class Handlers:
         client = client_of(request)
         self._access.check(request)
         self._check_capacity(request, client)
-        async with self._uploads.reserve(
+        async with self._upload_memory.reserve(
             client, max_body_length(request), timeout=self._upload_timeout
         ) as reservation:
             form = await read_form(
@@ -132,7 +132,7 @@ class Handlers:
                 timeout=self._upload_timeout,
                 max_pixels=self._max_pixels,
             )
-            self._uploads.shrink(reservation, len(form.request.image.data))
+            self._upload_memory.shrink(reservation, len(form.request.image.data))
             self._check_capacity(request, client)
             body = await self._answer(request, form, client)
         return AnswerResponse(body)

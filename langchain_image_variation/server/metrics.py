@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from langchain_image_variation.server.turns import Turns
-from langchain_image_variation.server.uploads import Uploads
+from langchain_image_variation.server.upload_memory import UploadMemory
 
 __all__ = ["Metrics"]
 
@@ -20,7 +20,7 @@ _PATHS = (
 class Metrics:
     """The metrics of one app, separate from those of other apps in the process."""
 
-    def __init__(self, turns: Turns, uploads: Uploads) -> None:
+    def __init__(self, turns: Turns, upload_memory: UploadMemory) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "image_variation_requests",
@@ -45,7 +45,7 @@ class Metrics:
             "Memory reserved for uploads in progress.",
             registry=self._registry,
         )
-        upload_bytes.set_function(lambda: uploads.held_bytes)
+        upload_bytes.set_function(lambda: upload_memory.held_bytes)
 
     def count(self, path: str, status: int, seconds: float) -> None:
         """Count a request. An unknown path counts as "other"."""

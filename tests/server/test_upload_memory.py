@@ -13,7 +13,7 @@ from langchain_image_variation.exceptions import InvalidRequestError, RateLimitE
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.turns import Turns
-from langchain_image_variation.server.uploads import Uploads
+from langchain_image_variation.server.upload_memory import UploadMemory
 from pytest_image_variation.samples import square_png
 from tests.server.test_turns import settle
 
@@ -24,13 +24,13 @@ FORM_START = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"
 class Sender:
     """An upload that keeps its memory until the test ends it."""
 
-    def __init__(self, uploads: Uploads, client: str, length: int, timeout: float = 60) -> None:
+    def __init__(self, memory: UploadMemory, client: str, length: int, timeout: float = 60) -> None:
         self.gate = asyncio.Event()
         self.is_receiving = False
-        self.task = asyncio.create_task(self._send(uploads, client, length, timeout))
+        self.task = asyncio.create_task(self._send(memory, client, length, timeout))
 
-    async def _send(self, uploads: Uploads, client: str, length: int, timeout: float) -> None:
-        async with uploads.reserve(client, length, timeout=timeout):
+    async def _send(self, memory: UploadMemory, client: str, length: int, timeout: float) -> None:
+        async with memory.reserve(client, length, timeout=timeout):
             self.is_receiving = True
             await self.gate.wait()
 
@@ -41,29 +41,29 @@ class Sender:
         await settle()
 
 
-def new_uploads(total_bytes: int, queue: int = 100) -> Uploads:
+def new_memory(total_bytes: int, queue: int = 100) -> UploadMemory:
     """Return memory for uploads, without any upload."""
-    return Uploads(total_bytes, Turns(workers=1, queue=queue, total_pixels=1).queue_place)
+    return UploadMemory(total_bytes, Turns(workers=1, queue=queue, total_pixels=1).queue_place)
 
 
 async def test_uploads_wait_for_memory() -> None:
     """An upload that does not fit waits until another one ends."""
-    uploads = new_uploads(20)
-    first, second, third = (Sender(uploads, client, 10) for client in "abc")
+    memory = new_memory(20)
+    first, second, third = (Sender(memory, client, 10) for client in "abc")
     await settle()
     assert (first.is_receiving, second.is_receiving, third.is_receiving) == (True, True, False)
     await second.end()
     assert third.is_receiving
     await first.end()
     await third.end()
-    assert uploads.held_bytes == 0
+    assert memory.held_bytes == 0
 
 
 async def test_one_client_gets_half_of_the_memory() -> None:
     """The uploads of one client leave half of the memory for others."""
-    uploads = new_uploads(20)
-    first, second = Sender(uploads, "a", 6), Sender(uploads, "a", 6)
-    other = Sender(uploads, "b", 10)
+    memory = new_memory(20)
+    first, second = Sender(memory, "a", 6), Sender(memory, "a", 6)
+    other = Sender(memory, "b", 10)
     await settle()
     assert (first.is_receiving, second.is_receiving, other.is_receiving) == (True, False, True)
     await first.end()
@@ -74,9 +74,9 @@ async def test_one_client_gets_half_of_the_memory() -> None:
 
 async def test_a_long_upload_is_not_overtaken_forever() -> None:
     """Short uploads that would fit wait behind a long one that does not."""
-    uploads = new_uploads(20)
-    first, second = Sender(uploads, "a", 6), Sender(uploads, "b", 6)
-    long, short = Sender(uploads, "c", 10), Sender(uploads, "d", 2)
+    memory = new_memory(20)
+    first, second = Sender(memory, "a", 6), Sender(memory, "b", 6)
+    long, short = Sender(memory, "c", 10), Sender(memory, "d", 2)
     await settle()
     assert (long.is_receiving, short.is_receiving) == (False, False)
     await first.end()
@@ -87,32 +87,32 @@ async def test_a_long_upload_is_not_overtaken_forever() -> None:
 
 async def test_memory_that_is_not_needed_is_given_back() -> None:
     """Once the size of an upload is known, the rest of its memory goes to others."""
-    uploads = new_uploads(20)
-    async with uploads.reserve("a", 10, timeout=60) as reservation:
-        other = Sender(uploads, "a", 8)
+    memory = new_memory(20)
+    async with memory.reserve("a", 10, timeout=60) as reservation:
+        other = Sender(memory, "a", 8)
         await settle()
         assert not other.is_receiving
-        uploads.shrink(reservation, 2)
+        memory.shrink(reservation, 2)
         await settle()
-        assert (other.is_receiving, uploads.held_bytes) == (True, 10)
+        assert (other.is_receiving, memory.held_bytes) == (True, 10)
     await other.end()
-    assert uploads.held_bytes == 0
+    assert memory.held_bytes == 0
 
 
 async def test_waiting_for_memory_ends_with_a_429() -> None:
     """An upload that waits too long or finds the queue full is refused. A client may leave."""
-    uploads = new_uploads(20, queue=1)
-    first, leaving = Sender(uploads, "a", 10), Sender(uploads, "a", 10)
+    memory = new_memory(20, queue=1)
+    first, leaving = Sender(memory, "a", 10), Sender(memory, "a", 10)
     await settle()
     with pytest.raises(RateLimitError, match="The queue is full"):
-        await asyncio.wait_for(Sender(uploads, "a", 10).task, 5)
+        await asyncio.wait_for(Sender(memory, "a", 10).task, 5)
     leaving.task.cancel()
     await settle()
     with pytest.raises(RateLimitError, match="cannot hold more uploads") as caught:
-        await asyncio.wait_for(Sender(uploads, "a", 10, timeout=0.01).task, 5)
+        await asyncio.wait_for(Sender(memory, "a", 10, timeout=0.01).task, 5)
     assert caught.value.retry_after == 5
     await first.end()
-    assert uploads.held_bytes == 0
+    assert memory.held_bytes == 0
 
 
 async def test_an_image_with_too_many_pixels_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import anyio
 
 from langchain_image_variation.exceptions import RateLimitError
 
-__all__ = ["DEFAULT_TOTAL_UPLOAD_BYTES", "Reservation", "Uploads"]
+__all__ = ["DEFAULT_TOTAL_UPLOAD_BYTES", "MemoryReservation", "UploadMemory"]
 
 DEFAULT_TOTAL_UPLOAD_BYTES = 256 * 1024 * 1024
 """Room for 32 of the longest bodies, of which one client gets 16."""
@@ -19,7 +19,7 @@ _RETRY_SECONDS = 5.0
 
 
 @dataclass(eq=False, slots=True)
-class Reservation:
+class MemoryReservation:
     """Memory for one upload."""
 
     client: str
@@ -29,7 +29,7 @@ class Reservation:
     """Done once the memory may be used."""
 
 
-class Uploads:
+class UploadMemory:
     """Shares the memory for uploads, from their first byte to their answer.
 
     An upload that does not fit waits, and its client cannot send more meanwhile. The memory for an
@@ -47,14 +47,14 @@ class Uploads:
         self._total_bytes = total_bytes
         self._queue_place = queue_place
         self._client_bytes = Counter[str]()
-        self._waiting: list[Reservation] = []
+        self._waiting: list[MemoryReservation] = []
         self.held_bytes = 0
         """The total size of the reservations, in bytes."""
 
     @asynccontextmanager
     async def reserve(
         self, client: str, length: int, *, timeout: float
-    ) -> AsyncIterator[Reservation]:
+    ) -> AsyncIterator[MemoryReservation]:
         """Wait for the memory for an upload, and keep it until the block ends.
 
         Args:
@@ -65,7 +65,7 @@ class Uploads:
         Raises:
             RateLimitError: If the time is over, or if `queue_place` raises one.
         """
-        reservation = Reservation(client, length, asyncio.get_running_loop().create_future())
+        reservation = MemoryReservation(client, length, asyncio.get_running_loop().create_future())
         self._waiting.append(reservation)
         self._grant()
         try:
@@ -79,7 +79,7 @@ class Uploads:
             else:
                 self.shrink(reservation, 0)
 
-    def shrink(self, reservation: Reservation, length: int) -> None:
+    def shrink(self, reservation: MemoryReservation, length: int) -> None:
         """Give back the memory that an upload does not need.
 
         Args:
@@ -90,7 +90,7 @@ class Uploads:
         reservation.length = length
         self._grant()
 
-    async def _wait(self, reservation: Reservation, timeout: float) -> None:
+    async def _wait(self, reservation: MemoryReservation, timeout: float) -> None:
         with self._queue_place(reservation.client), anyio.move_on_after(timeout):
             await reservation.is_granted
             return
