@@ -14,8 +14,8 @@ from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import ContentPolicyError
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk
+from tests.agents.failing import ENCODED, KEY, LOGGER, FailingEngine
 from tests.agents.scripted import call
-from tests.agents.test_failures import ENCODED, KEY, LOGGER, FailingEngine
 
 
 @pytest.fixture

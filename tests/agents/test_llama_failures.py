@@ -23,8 +23,7 @@ from langchain_image_variation.exceptions import (
     ToolCallError,
 )
 from pytest_image_variation.samples import square_png
-from tests.agents.llama import asks, outputs, reasons, says, scripted
-from tests.agents.test_failures import (
+from tests.agents.failing import (
     FOR_DEVELOPERS,
     KEY,
     FailingEngine,
@@ -33,6 +32,7 @@ from tests.agents.test_failures import (
     check_clean,
     error_records,
 )
+from tests.agents.llama import asks, outputs, reasons, says, scripted
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
 
