@@ -23,9 +23,9 @@ from langchain_image_variation.agents.arguments import (
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
-from langchain_image_variation.agents.handles import ReachableImages
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.public_url import result_path, result_url
+from langchain_image_variation.agents.reachable_images import ReachableImages
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.usage import usage_metadata

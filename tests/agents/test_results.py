@@ -11,8 +11,8 @@ import fsspec
 import pytest
 
 from langchain_image_variation.agents.conversation import Conversation, scope_name
-from langchain_image_variation.agents.handles import ReachableImages
 from langchain_image_variation.agents.image_folder import ImageFolder
+from langchain_image_variation.agents.reachable_images import ReachableImages
 from langchain_image_variation.agents.results import ResultFolder, Results
 from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.tool import ImageVariationTool

@@ -145,7 +145,15 @@ async def test_each_image_that_cannot_be_used(
 def test_texts_of_images_have_no_advice_for_developers() -> None:
     """No error about an image has a developer's word outside its hint."""
     package = Path(exceptions.__file__).parent
-    agents = ("handles", "arguments", "image_folder", "conversation", "message_image", "failures")
+    agents = (
+        "reachable_images",
+        "image_choices",
+        "arguments",
+        "image_folder",
+        "conversation",
+        "message_image",
+        "failures",
+    )
     paths = [
         *(package / "images").rglob("*.py"),
         *(package / "source").rglob("*.py"),

@@ -1,24 +1,15 @@
-"""Resolves a handle, such as `img_7c1e09ab` or `latest`, to an image that the call may read.
-
-`ReachableImages` holds the rules: which images a conversation can reach, and which it cannot.
-"""
+"""`ReachableImages`: which images a call can read, and the image that a handle means."""
 
 import hashlib
 import io
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO
 from unicodedata import normalize
 
-from langchain_image_variation.agents.conversation import (
-    MAX_LISTED,
-    Conversation,
-    ResultImage,
-    describe_name,
-)
+from langchain_image_variation.agents.conversation import Conversation, ResultImage
 from langchain_image_variation.agents.failure_log import log_hint
+from langchain_image_variation.agents.image_choices import describe_choices
 from langchain_image_variation.agents.image_folder import MAX_PATH_LENGTH
 from langchain_image_variation.agents.message_image import MessageImage, normalize_name
 from langchain_image_variation.agents.results import Results
@@ -38,10 +29,6 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["ReachableImages"]
-
-_MAX_FILES_LENGTH = 400
-"""The maximum length of all file names in a message, in characters. Users choose these names, and
-can make them long."""
 
 
 class ReachableImages:
@@ -123,34 +110,12 @@ class ReachableImages:
 
     def choices(self) -> str:
         """Return a line that names the images that the call may use, the newest of each kind."""
-        return " ".join(self._choices()) or "Ask the user for an image."
-
-    def _choices(self) -> Iterator[str]:
-        if in_conversation := self._conversation.choices():
-            yield in_conversation
-        if earlier_images := self._earlier_images():
-            yield _list_last("Earlier images", earlier_images)
-        if files := _first_names(self._results.image_folder.newest_names()):
-            yield f"Files: {', '.join(files)}."
-        if self._can_search_results:
-            listed_handles = {
-                image.handle
-                for image in self._conversation.images
-                if isinstance(image, ResultImage)
-            }
-            newest_handles = self._results.newest_handles()
-            if handles := [name for name in newest_handles[::-1] if name not in listed_handles]:
-                yield _list_last("Earlier results", handles)
-
-    def _earlier_images(self) -> list[str]:
-        """Return the uploads that the messages no longer contain, the last used one last."""
-        in_messages = {
-            image.identity and image.identity.sha256
-            for image in self._conversation.images
-            if isinstance(image, MessageImage)
-        }
-        uploads = [upload for upload in self._kept_uploads if upload.sha256 not in in_messages]
-        return [describe_name(upload.name, upload.size) for upload in uploads]
+        return describe_choices(
+            self._conversation,
+            self._kept_uploads,
+            self._results,
+            has_results=self._can_search_results,
+        )
 
     def _find(
         self, handle: str, name: str | None
@@ -242,18 +207,6 @@ class ReachableImages:
                 f"There is no image {excerpt(_relative_name(name))} here.{advice}"
             )
         return file
-
-
-def _list_last(title: str, names: list[str]) -> str:
-    """Return a sentence with the last names. If there are more, it says how many."""
-    note = f" ({MAX_LISTED} of {len(names):,})" if len(names) > MAX_LISTED else ""
-    return f"{title}{note}: {', '.join(names[-MAX_LISTED:])}."
-
-
-def _first_names(names: list[str]) -> list[str]:
-    """Return the first names, up to the length that a message may have."""
-    ends = accumulate(len(name) for name in names)
-    return [name for name, end in zip(names, ends, strict=True) if end <= _MAX_FILES_LENGTH]
 
 
 class _MissingImageError(Exception):

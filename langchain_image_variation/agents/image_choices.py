@@ -1,0 +1,85 @@
+"""The images that a model may choose from, as a line for its messages."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from langchain_image_variation.agents.conversation import (
+    MAX_LISTED,
+    Conversation,
+    ResultImage,
+    describe_name,
+)
+from langchain_image_variation.agents.message_image import MessageImage
+from langchain_image_variation.agents.results import Results
+from langchain_image_variation.agents.uploads import KeptUpload
+
+__all__ = ["describe_choices"]
+
+_MAX_FILES_LENGTH = 400
+"""The maximum length of all file names in a message, in characters. Users choose these names, and
+can make them long."""
+
+
+def describe_choices(
+    conversation: Conversation,
+    kept_uploads: Sequence[KeptUpload],
+    results: Results,
+    *,
+    has_results: bool,
+) -> str:
+    """Return a line that names the images that a call may use, the newest of each kind.
+
+    Args:
+        conversation: The conversation that the call belongs to.
+        kept_uploads: The uploads that the conversation keeps, the last used one last.
+        results: The results of the conversation, and the folder of images.
+        has_results: Whether the call may use results that no message names.
+    """
+    return (
+        " ".join(_sentences(conversation, kept_uploads, results, has_results))
+        or "Ask the user for an image."
+    )
+
+
+def _sentences(
+    conversation: Conversation,
+    kept_uploads: Sequence[KeptUpload],
+    results: Results,
+    has_results: bool,
+) -> Iterator[str]:
+    if in_conversation := conversation.choices():
+        yield in_conversation
+    if earlier_images := _earlier_images(conversation, kept_uploads):
+        yield _list_last("Earlier images", earlier_images)
+    if files := _first_names(results.image_folder.newest_names()):
+        yield f"Files: {', '.join(files)}."
+    if has_results:
+        listed_handles = {
+            image.handle for image in conversation.images if isinstance(image, ResultImage)
+        }
+        newest_handles = results.newest_handles()
+        if handles := [name for name in newest_handles[::-1] if name not in listed_handles]:
+            yield _list_last("Earlier results", handles)
+
+
+def _earlier_images(conversation: Conversation, kept_uploads: Sequence[KeptUpload]) -> list[str]:
+    """Return the uploads that the messages no longer contain, the last used one last."""
+    in_messages = {
+        image.identity and image.identity.sha256
+        for image in conversation.images
+        if isinstance(image, MessageImage)
+    }
+    uploads = [upload for upload in kept_uploads if upload.sha256 not in in_messages]
+    return [describe_name(upload.name, upload.size) for upload in uploads]
+
+
+def _list_last(title: str, names: list[str]) -> str:
+    """Return a sentence with the last names. If there are more, it says how many."""
+    note = f" ({MAX_LISTED} of {len(names):,})" if len(names) > MAX_LISTED else ""
+    return f"{title}{note}: {', '.join(names[-MAX_LISTED:])}."
+
+
+def _first_names(names: list[str]) -> list[str]:
+    """Return the first names, up to the length that a message may have."""
+    ends = accumulate(len(name) for name in names)
+    return [name for name, end in zip(names, ends, strict=True) if end <= _MAX_FILES_LENGTH]
