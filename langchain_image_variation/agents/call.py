@@ -6,9 +6,7 @@ its own message.
 """
 
 import asyncio
-import contextlib
-import contextvars
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -23,6 +21,11 @@ from langchain_image_variation.agents.arguments import (
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
+from langchain_image_variation.agents.image_listener import (
+    ImageListener,
+    listen_on_loop,
+    report_finished_images,
+)
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.reachable_images import ReachableImages
@@ -34,7 +37,6 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine, call_engine_async
-from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.fingerprint import digest, engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
@@ -58,7 +60,6 @@ from langchain_image_variation.source import Source
 
 __all__ = [
     "CallResult",
-    "ImageListener",
     "call_tool",
     "call_tool_async",
     "check_settings",
@@ -66,9 +67,6 @@ __all__ = [
 ]
 
 Engine: TypeAlias = VariationEngine | AsyncVariationEngine
-
-ImageListener: TypeAlias = Callable[[int, int], None]
-"""Called after each finished image with the number of finished images and the number requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +175,7 @@ async def call_tool_async(
     Raises:
         Exception: See `call_tool`.
     """
-    with _loop_listener(listener) as loop_listener:
+    with listen_on_loop(listener) as loop_listener:
         flow = _flow(settings, engines, arguments, conversation, fields or {}, loop_listener)
         step = next(flow)
         while True:
@@ -224,7 +222,7 @@ def _flow(
         # LangChain's own limiters always return True.
         if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
             raise RateLimitError("The rate limiter refused this call. Try again later.")
-        progress = None if listener is None else _finished_image_listener(listener)
+        progress = None if listener is None else report_finished_images(listener)
         response = yield _Step(
             partial(call_engine, call.engine, call.request, progress=progress),
             partial(call_engine_async, call.engine, call.request, progress=progress),
@@ -396,39 +394,3 @@ def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]
         sentences.append("The same call was made before, with the same result.")
     sentences += filter(None, (call.source.note, response.note))
     return " ".join(sentences)
-
-
-def _finished_image_listener(listener: ImageListener) -> ProgressListener:
-    """Return a listener for an engine that passes on finished images only."""
-    last_finished = 0
-
-    def listen(progress: Progress) -> None:
-        nonlocal last_finished
-        if progress.finished > last_finished:
-            last_finished = progress.finished
-            listener(progress.finished, progress.n)
-
-    return listen
-
-
-@contextlib.contextmanager
-def _loop_listener(listener: ImageListener | None) -> Iterator[ImageListener | None]:
-    """Yield a thread-safe listener that calls another one on the event loop, in order."""
-    if listener is None:
-        yield None
-        return
-    loop, context, is_active = asyncio.get_running_loop(), contextvars.copy_context(), True
-
-    def call_listener(finished: int, n: int) -> None:
-        if is_active:
-            listener(finished, n)
-
-    def schedule(finished: int, n: int) -> None:
-        # A cancelled engine may finish an image after the loop was closed.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(call_listener, finished, n, context=context)
-
-    try:
-        yield schedule
-    finally:
-        is_active = False

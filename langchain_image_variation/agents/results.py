@@ -13,9 +13,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from langchain_image_variation.agents.image_folder import MAX_PATH_LENGTH, ImageFolder
+from langchain_image_variation.agents.upload_folder import UploadFolder
 from langchain_image_variation.agents.uploads import (
     UPLOADS_FOLDER,
-    UploadFolder,
     UploadLimits,
     Uploads,
 )

@@ -39,7 +39,6 @@ from langchain_image_variation.agents.arguments import (
 )
 from langchain_image_variation.agents.call import (
     CallResult,
-    ImageListener,
     call_tool,
     call_tool_async,
     check_settings,
@@ -47,6 +46,7 @@ from langchain_image_variation.agents.call import (
 )
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
+from langchain_image_variation.agents.image_listener import ImageListener
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.settings import ToolSettings
