@@ -84,6 +84,7 @@ PLUGIN = {
     "conformance": (5, set[str]()),
     "marker": (5, {"pytest"}),
     "record_cassettes": (5, {"httpx", "vcr", "yaml"}),
+    "kit_reporter": (6, {"pytest"}),
     "options": (6, {"pytest"}),
     "plugin": (7, {"httpx", "pytest"}),
 }
@@ -243,7 +244,7 @@ def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
 
 def test_the_plugin_loads_nothing_but_pytest() -> None:
     """The plugin's modules import at the top only the standard library, pytest and each other."""
-    own_modules = ("plugin", "options", "marker")
+    own_modules = ("kit_reporter", "marker", "options", "plugin")
     for name in own_modules:
         for node in ast.parse((ROOT / OURS[1] / f"{name}.py").read_text()).body:
             if isinstance(node, ast.Import):
@@ -254,4 +255,5 @@ def test_the_plugin_loads_nothing_but_pytest() -> None:
                     assert all(alias.name in own_modules for alias in node.names)
                 else:
                     first = node.module.partition(".")[0]
-                    assert first in STANDARD or node.module == f"{OURS[1]}.marker"
+                    modules = [f"{OURS[1]}.{module}" for module in own_modules]
+                    assert first in STANDARD or node.module in modules

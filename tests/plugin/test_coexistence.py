@@ -45,12 +45,13 @@ def test_plugin_imports_only_pytest() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     loaded_modules = json.loads(done.stdout)
-    ours = {f"pytest_image_variation.{name}" for name in ("plugin", "options", "marker")}
+    names = ("kit_reporter", "marker", "options", "plugin")
+    ours = {f"pytest_image_variation.{name}" for name in names}
     others = {
         name.partition(".")[0] for name in set(loaded_modules) - ours - {"pytest_image_variation"}
     }
     assert others <= set(sys.stdlib_module_names)
-    assert len(loaded_modules) < 14
+    assert len(loaded_modules) < 15
 
 
 def test_plugin_name() -> None:
