@@ -30,7 +30,7 @@ from langchain_image_variation.server.connection import CROWDED_KEY
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.target import with_origin_form
 
-__all__ = ["Envelope", "error_response", "routing_error_response"]
+__all__ = ["Envelope", "Failures", "error_answer", "error_response", "routing_error_response"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 _ENDPOINT = "/v1/images/variations"
@@ -79,18 +79,9 @@ class Envelope:
                 self._access.check_host(Request(scope))
                 scope = with_origin_form(scope)
             except (PermissionDeniedError, InvalidRequestError) as error:
-                await _response(error)(scope, receive, send_with_headers)
-                return
-            if scope["state"].get(CROWDED_KEY):
-                await _crowded_response()(scope, receive, send_with_headers)
+                await error_answer(error)(scope, receive, send_with_headers)
                 return
             await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            pass
-        except Exception as error:
-            engine_error = _log_unexpected(error, request_id)
-            if not status:
-                await _response(engine_error)(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - start
             self._metrics.count(_path_in_app(scope), status, seconds)
@@ -109,10 +100,47 @@ class Envelope:
         LOGGER.info("%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s", line)
 
 
+class Failures:
+    """An ASGI middleware that answers unexpected errors, and requests on too many connections.
+
+    It is inside the CORS middleware, so that web pages can read these answers too.
+
+    Args:
+        app: The app inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["state"].get(CROWDED_KEY):
+            await _crowded_response()(scope, receive, send)
+            return
+        has_started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            engine_error = _log_unexpected(error, scope["state"]["request_id"])
+            if not has_started:
+                await error_answer(engine_error)(scope, receive, send)
+
+
 def _crowded_response() -> Response:
     error = ServiceUnavailableError("The server has too many connections. Please try again in 1s.")
     error.retry_after = 1.0
-    response = _response(error)
+    response = error_answer(error)
     response.headers["connection"] = "close"
     return response
 
@@ -132,7 +160,7 @@ async def error_response(request: Request, error: ImageVariationError) -> Respon
     elif error.status_code > 500:
         line = {"request_id": request.state.request_id, "error": str(error)}
         LOGGER.warning("request %(request_id)s failed: %(error)s", line)
-    return _response(error)
+    return error_answer(error)
 
 
 async def routing_error_response(request: Request, error: HTTPException) -> Response:
@@ -146,7 +174,7 @@ async def routing_error_response(request: Request, error: HTTPException) -> Resp
         methods = (error.headers or {}).get("Allow", "")
         wire_error = InvalidRequestError(f"Method not allowed ({endpoint}). Use {methods}.")
         wire_error.status_code = error.status_code
-    response = _response(wire_error)
+    response = error_answer(wire_error)
     response.headers.update(error.headers or {})
     return response
 
@@ -169,7 +197,8 @@ def _log_unexpected(error: BaseException, request_id: str) -> ImageVariationErro
     )
 
 
-def _response(error: ImageVariationError) -> Response:
+def error_answer(error: ImageVariationError) -> Response:
+    """Return the answer for an error, with nothing logged."""
     headers = {}
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = 'Bearer realm="image variations"'
