@@ -90,9 +90,10 @@ def slow() -> None:
 
 @step
 def browser() -> None:
-    """The server's page in Chromium; its driver takes 170 MB."""
+    """The server and its page in Chromium; the driver takes 170 MB."""
     require(readme_environment(), "--editable", ".[gate]")
-    run(readme_environment(), "-m", "pytest", "--quiet", "tests/server/test_playground_browser.py")
+    tests = ("tests/server/test_playground_browser.py", "tests/server/test_cors_browser.py")
+    run(readme_environment(), "-m", "pytest", "--quiet", *tests)
 
 
 @step

@@ -14,6 +14,8 @@ ENDPOINT = "/images/variations"
 _ADVICE = "Add a scenario for it, or mark the test @pytest.mark.image_variation("
 _ADVICE += "allow_unexpected=True)."
 _FIELDS = {"image", "model", "n", "response_format", "size", "user"}
+_NULLABLE = {"model", "n", "response_format", "size"}
+"""The fields for which SDKs send the text `null`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +205,7 @@ def differences(scenario: Scenario, request: ReceivedRequest) -> Iterator[tuple[
 def _success_differences(
     scenario: Scenario, request: ReceivedRequest
 ) -> Iterator[tuple[str, str, str]]:
-    # An empty field counts as absent.
-    fields = {name: value for name, value in request.form.fields.items() if value}
+    fields = _present_fields(request)
     for name, default in DEFAULTS.items():
         expected, actual = scenario.fields.get(name, default), fields.get(name, default)
         if expected != actual:
@@ -219,6 +220,15 @@ def _success_differences(
         yield "image", "a square PNG", _FLAWS[request.image.flaw]
 
 
+def _present_fields(request: ReceivedRequest) -> dict[str, str]:
+    """Return the fields of a request without those that count as absent."""
+    return {
+        name: value
+        for name, value in request.form.fields.items()
+        if value and not (value == "null" and name in _NULLABLE)
+    }
+
+
 _FLAWS = {
     "not_png": "a file that is not a PNG",
     "too_large": "4 MB or more",
@@ -230,7 +240,7 @@ _FLAWS = {
 def _refusal_differences(
     scenario: Scenario, request: ReceivedRequest
 ) -> Iterator[tuple[str, str, str]]:
-    fields = request.form.fields
+    fields = _present_fields(request)
     match scenario.breaks:
         case "key":
             if request.has_key:

@@ -25,12 +25,19 @@ __all__ = ["Form", "Part", "SentImage", "aiohttp_form", "body_of", "form_of", "h
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a form: a file if it has a file name, else a field."""
+    """One part of a form."""
 
     name: str
     content: bytes
     file_name: str | None = None
     content_type: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the part is a file. Some clients send images without a file name."""
+        kind = (self.content_type or "").partition(";")[0].strip().lower()
+        is_image = kind == "application/octet-stream" or kind.startswith("image/")
+        return self.file_name is not None or (self.name == "image" and is_image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,10 @@ class Form:
         delimiter = re.compile(
             b"\r\n--%b(?:(?P<end>--)|[ \t]*\r\n)" % re.escape(boundary.encode("latin-1", "replace"))
         )
-        # The first delimiter may be at the very beginning, or after empty lines.
+        # The first delimiter may be at the very beginning, or after a preamble.
         body = b"\r\n" + body.lstrip(b"\r\n")
         parts = []
-        match = delimiter.match(body)
+        match = delimiter.search(body)
         while match is not None and not match["end"]:
             # A part without headers begins with an empty line.
             head_end = body.find(b"\r\n\r\n", match.end() - 2)
@@ -96,13 +103,13 @@ class Form:
         return {
             part.name: part.content.decode("utf-8", "replace")
             for part in self.parts
-            if part.file_name is None
+            if not part.is_file
         }
 
     @property
     def image(self) -> Part | None:
         """The file part `image`, or None if the form has none."""
-        return next((p for p in self.parts if p.name == "image" and p.file_name is not None), None)
+        return next((p for p in self.parts if p.name == "image" and p.is_file), None)
 
 
 def _parse_part(head: bytes, content: bytes) -> Part | None:

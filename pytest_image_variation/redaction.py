@@ -191,7 +191,7 @@ class Redaction:
         return self.text(urlunsplit(parts._replace(netloc=host)))
 
     def _part(self, part: Part) -> Part:
-        if part.file_name is not None:
+        if part.is_file:
             return part
         secret = _FIELD.fullmatch(part.name) and part.content
         content = REDACTED.encode() if secret else self._bytes(part.content)

@@ -118,7 +118,7 @@ def _describe_name(part: Part) -> str:
 
 
 def _describe_content(part: Part) -> str:
-    if part.file_name is None:
+    if not part.is_file:
         return repr(part.content[:40].decode("utf-8", "replace"))
     return f"a file of {len(part.content):,} bytes"
 

@@ -30,6 +30,7 @@ _PARAMETERS = {
     "--accept-field": "accept_fields",
     "--allow-host": "hosts",
     "--allowed-host": "hosts",
+    "--cors-origin": "cors_origins",
 }
 """The parameters of Python whose names differ from their options."""
 

@@ -55,6 +55,14 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "localhost, the address of --host and the host of --public-url; repeatable",
     )
     add(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="an origin whose web pages may call the server from a browser, such as "
+        "http://localhost:5173, or * for all, which needs a key; repeatable",
+    )
+    add(
         "--accept-field",
         action="append",
         default=[],
@@ -139,6 +147,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             url_ttl=arguments.url_ttl,
             public_url=arguments.public_url,
             hosts=arguments.allowed_host,
+            cors_origins=arguments.cors_origin,
             workers=arguments.workers,
             queue=arguments.queue,
             store_dir=arguments.store_dir,

@@ -27,6 +27,7 @@ Address = IPv4Address | IPv6Address
 
 # RFC 9110, section 7.2: a name or an address, IPv6 in brackets, and perhaps a port.
 _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
+_ORIGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[^/?#@*\s]+)/?")
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 
@@ -40,14 +41,20 @@ class Access:
             or None.
         hosts: Further names and IP addresses by which clients may call the server while it has no
             key.
+        cors_origins: The origins whose web pages may call the server, or "*" for all. "*" needs a
+            key.
 
     Raises:
         InvalidRequestError: If the key is empty or has blanks at either end, the URL is not an http
-            or https URL, or a host is not a full name or an IP address.
+            or https URL, a host is not a full name or an IP address, or an origin is invalid.
     """
 
     def __init__(
-        self, api_key: str | None, public_url: str | None, hosts: Iterable[str] = ()
+        self,
+        api_key: str | None,
+        public_url: str | None,
+        hosts: Iterable[str] = (),
+        cors_origins: Iterable[str] = (),
     ) -> None:
         if api_key is not None and (not api_key or api_key != api_key.strip()):
             raise InvalidRequestError(
@@ -61,6 +68,8 @@ class Access:
         self._hosts = set(_parse_hosts(hosts))
         if self._public_host is not None and (host := _parse_host(self._public_host)) is not None:
             self._hosts.add(host)
+        self.cors_origins = frozenset(_parse_origins(cors_origins, has_key=self.requires_key))
+        """The origins whose web pages may call the server, as browsers send them, or "*"."""
         self._is_wildcard = False
 
     def listen_at(self, host: str) -> None:
@@ -137,11 +146,14 @@ class Access:
     def _check_origin(self, request: Request) -> None:
         origin = request.headers.get("origin")
         hosts = (request.headers.get("host", ""), self._public_host)
-        if origin is not None and origin.partition("://")[2] not in hosts:
+        if origin is None or origin in self.cors_origins:
+            return
+        if origin.partition("://")[2] not in hosts:
             raise PermissionDeniedError(
                 "This server has no API key, so web pages of other origins cannot call it. Start "
-                "it with an API key (--api-key). If this is the server's own page behind a proxy, "
-                "pass the public address as --public-url."
+                "it with an API key (--api-key), or allow the page's origin: --cors-origin ORIGIN, "
+                "or create_app(cors_origins=[ORIGIN]). If this is the server's own page behind a "
+                "proxy, pass the public address as --public-url."
             )
 
 
@@ -177,23 +189,34 @@ def _parse_address(text: str) -> Address | None:
 
 
 def _url_host(public_url: str) -> str:
-    """Return the host of a URL as browsers send it: in lower case, without the default port."""
+    """Return the host of the public URL as browsers send it."""
+    host = _browser_host(public_url)
+    if host is None:
+        raise InvalidRequestError(
+            "public_url must be a URL such as https://example.org/images, without a user name, a "
+            "query or a fragment.",
+            param="public_url",
+        )
+    return host
+
+
+def _browser_host(url: str) -> str | None:
+    """Return the host of an http or https URL as browsers send it, or None if the URL is invalid.
+
+    They send it in lower case, without the default port.
+    """
     try:
-        parts = urlsplit(public_url)
+        parts = urlsplit(url)
         name = (parts.hostname or "").encode("idna").decode()
         host = f"[{name}]" if ":" in name else name
         if parts.port not in (None, _PORTS.get(parts.scheme)):
             host += f":{parts.port}"
-        is_plain = "@" not in parts.netloc and "?" not in public_url and "#" not in public_url
+        is_plain = "@" not in parts.netloc and "?" not in url and "#" not in url
         if parts.scheme in _PORTS and is_plain and _parse_host(host) is not None:
             return host
     except ValueError:
         pass
-    raise InvalidRequestError(
-        "public_url must be a URL such as https://example.org/images, without a user name, a query "
-        "or a fragment.",
-        param="public_url",
-    )
+    return None
 
 
 def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
@@ -219,3 +242,39 @@ def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
                 param="hosts",
             )
         yield host_or_address
+
+
+def _parse_origins(origins: Iterable[str], *, has_key: bool) -> Iterable[str]:
+    if isinstance(origins, str) or not isinstance(origins, Iterable):
+        raise InvalidRequestError(
+            "cors_origins must be a list of origins, such as ['https://app.example.org'], got "
+            f"{excerpt(origins)}.",
+            param="cors_origins",
+        )
+    for text in origins:
+        if text == "*" and not has_key:
+            raise InvalidRequestError(
+                "cors_origins contains '*', but the server has no API key, so any web page could "
+                "use it. Set an API key, or list the origins.",
+                param="cors_origins",
+            )
+        origin = "*" if text == "*" else _parse_origin(text)
+        if origin is None:
+            raise InvalidRequestError(
+                f"cors_origins contains {excerpt(text)}, which is not an origin. Pass a scheme, a "
+                "host and, if it is not the default one, a port, such as "
+                "'https://app.example.org' or 'http://localhost:5173'.",
+                param="cors_origins",
+            )
+        yield origin
+
+
+def _parse_origin(text: object) -> str | None:
+    """Return an origin as browsers send it, or None if it is invalid."""
+    match = _ORIGIN.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    scheme = match["scheme"].lower()
+    # Extensions and apps have schemes of their own.
+    host = _browser_host(match[0]) if scheme in _PORTS else match["host"].lower()
+    return None if host is None else f"{scheme}://{host}"

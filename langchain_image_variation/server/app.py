@@ -32,9 +32,11 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.png import MAX_PNG_SIDE
 from langchain_image_variation.numbers import check_seconds, check_whole_number
 from langchain_image_variation.server.access import Access
+from langchain_image_variation.server.cors import CORS
 from langchain_image_variation.server.early_answer import EarlyAnswer
 from langchain_image_variation.server.envelope import (
     Envelope,
+    Failures,
     error_response,
     routing_error_response,
 )
@@ -58,6 +60,7 @@ def create_app(
     url_ttl: float = 3600.0,
     public_url: str | None = None,
     hosts: Iterable[str] = (),
+    cors_origins: Iterable[str] = (),
     workers: int | None = None,
     queue: int = 16,
     store_dir: str | os.PathLike[str] | None = None,
@@ -85,6 +88,9 @@ def create_app(
             address if the app is reached over a network. A request with another `Host` header gets
             a 403, because it could come from a web page whose name resolves to this machine (DNS
             rebinding). Give full names without a port. Wildcards are not supported.
+        cors_origins: The origins of web pages that may call the app from a browser, such as
+            "https://app.example.org" or "http://localhost:5173". "*" stands for all, and needs an
+            API key. By default, browsers let no page of another origin read an answer.
         workers: The maximum number of concurrent engine calls. By default, the number of
             processors, or 1 for an engine that computes on a device such as a GPU.
         queue: The maximum number of requests waiting for the engine. Any more get a 429. If one
@@ -115,7 +121,7 @@ def create_app(
         OutputError: If the folder cannot be used.
     """
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
-    access = Access(key, public_url, hosts)
+    access = Access(key, public_url, hosts, cors_origins)
     check_whole_number("workers", workers if workers is not None else 1, 1)
     check_whole_number("queue", queue, 0)
     check_whole_number("store_max_bytes", store_max_bytes, 0)
@@ -151,6 +157,8 @@ def create_app(
         upload_timeout=upload_timeout,
         max_pixels=max_pixels,
     )
+    # Inside the envelope, which checks the host first, and around everything else that answers.
+    cors = [Middleware(CORS, origins=access.cors_origins)] if access.cors_origins else []
     app = Starlette(
         routes=[
             Route("/", handlers.playground),
@@ -167,6 +175,8 @@ def create_app(
         middleware=[
             Middleware(EarlyAnswer, max_seconds=upload_timeout),
             Middleware(Envelope, metrics=metrics, access=access),
+            *cors,
+            Middleware(Failures),
         ],
         lifespan=lambda _: _tidy_store(store),
         exception_handlers={

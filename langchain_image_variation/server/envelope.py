@@ -6,6 +6,7 @@ keys. The body of an unexpected error shows no internals.
 
 import logging
 import math
+import re
 import secrets
 import time
 
@@ -27,10 +28,12 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.connection import CROWDED_KEY
 from langchain_image_variation.server.metrics import Metrics
+from langchain_image_variation.server.target import with_origin_form
 
-__all__ = ["Envelope", "error_response", "routing_error_response"]
+__all__ = ["Envelope", "Failures", "error_answer", "error_response", "routing_error_response"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
+_ENDPOINT = "/v1/images/variations"
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
 
 
@@ -72,37 +75,17 @@ class Envelope:
             await send(message)
 
         try:
-            refusal = self._refuse(scope)
-            if refusal is not None:
-                await refusal(scope, receive, send_with_headers)
+            try:
+                self._access.check_host(Request(scope))
+                scope = with_origin_form(scope)
+            except (PermissionDeniedError, InvalidRequestError) as error:
+                await error_answer(error)(scope, receive, send_with_headers)
                 return
             await self._app(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            pass
-        except Exception as error:
-            engine_error = _log_unexpected(error, request_id)
-            if not status:
-                await _response(engine_error)(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - start
             self._metrics.count(_path_in_app(scope), status, seconds)
             self._log(scope, status, seconds, request_id)
-
-    def _refuse(self, scope: Scope) -> Response | None:
-        """Return the answer to a request that is refused no matter what it asks for."""
-        try:
-            self._access.check_host(Request(scope))
-        except PermissionDeniedError as error:
-            return _response(error)
-        if not scope["state"].get(CROWDED_KEY):
-            return None
-        crowded_error = ServiceUnavailableError(
-            "The server has too many connections. Please try again in 1s."
-        )
-        crowded_error.retry_after = 1.0
-        response = _response(crowded_error)
-        response.headers["connection"] = "close"
-        return response
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         line = {
@@ -115,6 +98,51 @@ class Envelope:
         }
         # A path can contain line breaks.
         LOGGER.info("%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s", line)
+
+
+class Failures:
+    """An ASGI middleware that answers unexpected errors, and requests on too many connections.
+
+    It is inside the CORS middleware, so that web pages can read these answers too.
+
+    Args:
+        app: The app inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["state"].get(CROWDED_KEY):
+            await _crowded_response()(scope, receive, send)
+            return
+        has_started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            engine_error = _log_unexpected(error, scope["state"]["request_id"])
+            if not has_started:
+                await error_answer(engine_error)(scope, receive, send)
+
+
+def _crowded_response() -> Response:
+    error = ServiceUnavailableError("The server has too many connections. Please try again in 1s.")
+    error.retry_after = 1.0
+    response = error_answer(error)
+    response.headers["connection"] = "close"
+    return response
 
 
 def _path_in_app(scope: Scope) -> str:
@@ -132,7 +160,7 @@ async def error_response(request: Request, error: ImageVariationError) -> Respon
     elif error.status_code > 500:
         line = {"request_id": request.state.request_id, "error": str(error)}
         LOGGER.warning("request %(request_id)s failed: %(error)s", line)
-    return _response(error)
+    return error_answer(error)
 
 
 async def routing_error_response(request: Request, error: HTTPException) -> Response:
@@ -140,14 +168,24 @@ async def routing_error_response(request: Request, error: HTTPException) -> Resp
     # `request.url` breaks if the Host header is invalid.
     endpoint = f"{request.method} {request.scope['path']}"[:200]
     if error.status_code == 404:
-        wire_error: ImageVariationError = NotFoundError(f"Invalid URL ({endpoint})")
+        advice = _address_advice(request.scope)
+        wire_error: ImageVariationError = NotFoundError(f"Invalid URL ({endpoint}){advice}")
     else:
         methods = (error.headers or {}).get("Allow", "")
         wire_error = InvalidRequestError(f"Method not allowed ({endpoint}). Use {methods}.")
         wire_error.status_code = error.status_code
-    response = _response(wire_error)
+    response = error_answer(wire_error)
     response.headers.update(error.headers or {})
     return response
+
+
+def _address_advice(scope: Scope) -> str:
+    """Return the right address, if a request's path is almost that of image variations."""
+    path = re.sub("/+", "/", _path_in_app(scope)).removesuffix("/").lower()
+    if not path.endswith(_ENDPOINT.removeprefix("/v1")):
+        return ""
+    address = scope.get("root_path", "").rstrip("/") + _ENDPOINT
+    return f". Use {address}: the base URL of a client ends in /v1."
 
 
 def _log_unexpected(error: BaseException, request_id: str) -> ImageVariationError:
@@ -159,7 +197,8 @@ def _log_unexpected(error: BaseException, request_id: str) -> ImageVariationErro
     )
 
 
-def _response(error: ImageVariationError) -> Response:
+def error_answer(error: ImageVariationError) -> Response:
+    """Return the answer for an error, with nothing logged."""
     headers = {}
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = 'Bearer realm="image variations"'

@@ -54,11 +54,13 @@ async def read_form(
         max_pixels: The maximum number of pixels of the image.
 
     Raises:
-        InvalidRequestError: If the body is not a multipart form, takes too long to arrive (408), or
-            breaks a rule of the contract. `param` names the field.
+        InvalidRequestError: If the body is empty or not a multipart form, takes too long to arrive
+            (408), or breaks a rule of the contract. `param` names the field.
         InvalidImageError: If the image is invalid, or has too many pixels.
         PayloadTooLargeError: As soon as the body is longer than `MAX_BODY_BYTES`.
     """
+    if not _may_have_body(request):
+        raise _empty_body_error()
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0]
     if media_type.strip().lower() != "multipart/form-data":
@@ -67,9 +69,13 @@ async def read_form(
             f"{excerpt(media_type) if content_type else 'no content type'}."
         )
     form = MultipartForm(content_type, option_names=option_names)
+    is_empty = True
     with _time_limit(timeout):
         async for piece in _body_pieces(request):
+            is_empty = is_empty and not piece
             form.feed(piece)
+    if is_empty:
+        raise _empty_body_error()
     image = form.image()
     # Checking most files takes less time than waking a thread.
     if chunks.has_few_chunks(image):
@@ -108,6 +114,21 @@ def _time_limit(seconds: float) -> Iterator[None]:
         error = InvalidRequestError(f"The body did not arrive within {seconds:g} seconds.")
         error.status_code = 408
         raise error
+
+
+def _may_have_body(request: Request) -> bool:
+    """Return whether a body may follow the headers of a request (RFC 9112, section 6.3)."""
+    if "content-length" in request.headers or "transfer-encoding" in request.headers:
+        return _content_length(request) != 0
+    # Since HTTP/2, a body needs no header.
+    return not request.scope["http_version"].startswith("1")
+
+
+def _empty_body_error() -> InvalidRequestError:
+    return InvalidRequestError(
+        "The body is empty. It must be multipart/form-data, with the image as the file part "
+        "'image'. Some SDK releases send no body when they retry: then send the request again."
+    )
 
 
 def _content_length(request: Request) -> int | None:

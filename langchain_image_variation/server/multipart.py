@@ -1,8 +1,10 @@
 """A multipart form with one image, parsed piece by piece.
 
-Forms follow RFC 7578: they are in UTF-8, and a part with a file name is a file.
+Forms follow RFC 7578: they are in UTF-8, and a part with a file name is a file. Some clients send
+an image without a file name, so a part `image` whose type is not text is a file too.
 """
 
+import re
 from collections.abc import Sequence
 
 from python_multipart.exceptions import FormParserError
@@ -10,11 +12,20 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
-__all__ = ["FIELDS", "MultipartForm"]
+__all__ = ["FIELDS", "MAX_PREAMBLE_BYTES", "MultipartForm"]
 
 FIELDS = ("image", "model", "n", "response_format", "size", "user")
 """The fields of the contract, in wire order."""
 
+MAX_PREAMBLE_BYTES = 16 * 1024
+"""The maximum length of the text before the first delimiter, in bytes. Mail programs write a line
+there. If there is more, the boundary is wrong, and the rest of the body need not be read."""
+
+_NULLABLE_FIELDS = ("model", "n", "response_format", "size")
+"""The fields that can be null in the vendor's API description. Forms have no null, so SDKs send the
+text `null` instead."""
+
+_FILE_TYPE = re.compile(rb"[ \t]*(?:image/|application/octet-stream[ \t]*(?:;|$))", re.IGNORECASE)
 _MAX_FIELD_BYTES = 16 * 1024
 _MIN_PIECE_BYTES = 4096
 """Shorter pieces of an image are joined, because each separate piece costs 300 bytes."""
@@ -34,7 +45,7 @@ class MultipartForm:
     def __init__(self, content_type: str, *, option_names: Sequence[str] = ()) -> None:
         self._field_names = (*FIELDS, *option_names)
         self.fields: dict[str, str] = {}
-        """The fields except `image`. Empty ones are left out."""
+        """The fields except `image`. Empty ones are left out, and so are those that are null."""
         # Joining them copies each byte only once. New memory is the largest cost of an upload.
         self._image_pieces: list[memoryview | bytearray] = []
         self._has_image = False
@@ -47,6 +58,12 @@ class MultipartForm:
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise _invalid_form_error()
+        self._preamble: bytearray | None = bytearray()
+        """What has arrived before the first delimiter, or None once that has arrived."""
+        # White space may follow a delimiter. Line breaks may come before the first one.
+        self._first_delimiter = re.compile(
+            rb"(?:^[\r\n]*|\r\n)(--%b(?:--|(?=[ \t]*\r\n)))[ \t]*" % re.escape(boundary)
+        )
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -72,7 +89,7 @@ class MultipartForm:
                 names the field.
         """
         try:
-            self._parser.write(piece)
+            self._parser.write(piece if self._preamble is None else self._skip_preamble(piece))
         except FormParserError:
             raise _invalid_form_error() from None
 
@@ -82,6 +99,8 @@ class MultipartForm:
         Raises:
             InvalidRequestError: If the form has no closing boundary or no `image`.
         """
+        if self._preamble is not None:
+            raise _invalid_form_error()
         if not self._is_closed:
             # RFC 2046, section 5.1.1. Its last field may be cut off, or missing.
             raise InvalidRequestError(
@@ -92,6 +111,24 @@ class MultipartForm:
             raise InvalidRequestError("image is missing. Send one image as a file.", param="image")
         pieces, self._image_pieces = self._image_pieces, []
         return b"".join(pieces)
+
+    def _skip_preamble(self, piece: bytes) -> bytes:
+        """Return the form from its first delimiter on, or no bytes if that has not arrived.
+
+        RFC 2046, section 5.1.1, allows a preamble, and white space after a delimiter. The parser
+        knows neither at the beginning of a form.
+        """
+        assert self._preamble is not None
+        self._preamble += piece
+        match = self._first_delimiter.search(self._preamble)
+        start = len(self._preamble) if match is None else match.start(1)
+        if start > MAX_PREAMBLE_BYTES:
+            raise _invalid_form_error()
+        if match is None:
+            return b""
+        form = match[1] + self._preamble[match.end() :]
+        self._preamble = None
+        return bytes(form)
 
     def _on_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header[0].extend(data[start:end])
@@ -122,9 +159,18 @@ class MultipartForm:
                 f"{', '.join(self._field_names)}.",
                 param=name[:40],
             )
-        if is_file != (name == "image"):
-            kind = "a file, with a file name" if name == "image" else "a plain field, not a file"
-            raise InvalidRequestError(f"{name} must be sent as {kind}.", param=name)
+        if name == "image":
+            if not is_file and not _FILE_TYPE.match(self._headers.get(b"content-type", b"")):
+                raise InvalidRequestError(
+                    "image must be sent as a file, not as text. Give the part a file name, as in "
+                    '\'Content-Disposition: form-data; name="image"; filename="image.png"\', or '
+                    "the type image/png. With curl, write -F image=@image.png.",
+                    param=name,
+                )
+        elif is_file:
+            raise InvalidRequestError(
+                f"{name} must be sent as a plain field, not a file.", param=name
+            )
         if name in self._names:
             raise InvalidRequestError(f"{name} was sent more than once.", param=name)
         self._names.add(name)
@@ -152,7 +198,7 @@ class MultipartForm:
     def _on_part_end(self) -> None:
         if self._name == "image":
             self._has_image = True
-        elif self._value:
+        elif self._value and not (self._value == b"null" and self._name in _NULLABLE_FIELDS):
             self.fields[self._name] = _text(self._value)
 
     def _on_end(self) -> None:

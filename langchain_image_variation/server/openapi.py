@@ -30,6 +30,7 @@ _ERRORS = {
 _WHOLE = {"type": "integer", "minimum": 0}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _TEXT = {"type": "string"}
+_ABSENT = ["", "null"]
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "seed": {
@@ -235,11 +236,11 @@ def _request(models: Sequence[str] | None, option_names: Sequence[str]) -> dict[
     image = {"type": "string", "contentMediaType": "image/png", "format": "binary"}
     properties: dict[str, dict[str, Any]] = {
         "image": {**image, "description": "A square PNG file of less than 4 MB."},
-        # Web forms send empty fields. They count as absent.
-        "model": {**_TEXT, "enum": [*models, ""]} if models else dict(_TEXT),
-        "n": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_N}, {"const": ""}]},
-        "response_format": {**_TEXT, "enum": ["url", "b64_json", ""]},
-        "size": {**_TEXT, "enum": [*SIZES, ""]},
+        # Web forms send empty fields, and SDKs the text "null". Both count as absent.
+        "model": {**_TEXT, "enum": [*models, *_ABSENT]} if models else dict(_TEXT),
+        "n": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_N}, {"enum": _ABSENT}]},
+        "response_format": {**_TEXT, "enum": ["url", "b64_json", *_ABSENT]},
+        "size": {**_TEXT, "enum": [*SIZES, *_ABSENT]},
         "user": {**_TEXT, "description": "An ID for the end user."},
     }
     for name, schema in properties.items():

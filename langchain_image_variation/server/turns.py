@@ -223,9 +223,12 @@ class Turns:
 
     def _full_queue_error(self) -> RateLimitError:
         seconds = max(1, math.ceil(self._typical_seconds * (self.waiting_count + 1) / self.workers))
-        error = RateLimitError(
-            f"The queue is full: {self.waiting_count} requests are waiting, the most that this "
-            f"server allows. Please try again in {seconds}s."
-        )
+        count = self.waiting_count
+        if count == 0:
+            reason = "The server is busy, and requests cannot wait."
+        else:
+            waiting = "1 request is" if count == 1 else f"{count} requests are"
+            reason = f"The queue is full: {waiting} waiting, the most that this server allows."
+        error = RateLimitError(f"{reason} Please try again in {seconds}s.")
         error.retry_after = float(seconds)
         return error

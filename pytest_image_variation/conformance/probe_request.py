@@ -42,7 +42,7 @@ class File:
     image: str
     """The name of the image in `images.IMAGES`."""
     name: str = "image"
-    file_name: str = "image.png"
+    file_name: str | None = "image.png"
     content_type: str = "image/png"
 
     def curl(self, source: str) -> str:
@@ -51,6 +51,9 @@ class File:
         Args:
             source: The file with the image, or - for standard input.
         """
+        if self.file_name is None:
+            # With <, curl sends the content without a file name.
+            return f"{self.name}=\\<{source}{shlex.quote(f';type={self.content_type}')}"
         rest = f';filename="{self.file_name}";type={self.content_type}'
         return f"{self.name}=@{source}{shlex.quote(rest)}"
 

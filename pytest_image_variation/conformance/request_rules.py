@@ -55,10 +55,13 @@ def _with_image(name: str) -> _MakeRequest:
     return lambda probe: probe.legal_request(image=name)
 
 
-def _with_file(**changes: str) -> _MakeRequest:
+def _with_file(
+    file_name: str | None = "image.png", content_type: str = "image/png"
+) -> _MakeRequest:
     def make_request(probe: ServerProbe) -> ProbeRequest:
         fields = probe.legal_request(image=None).parts
-        return ProbeRequest(parts=(*fields, File(**{"image": "rgb.png", **changes})))
+        file = File("rgb.png", file_name=file_name, content_type=content_type)
+        return ProbeRequest(parts=(*fields, file))
 
     return make_request
 
@@ -120,6 +123,18 @@ def _accepted_forms() -> Iterator[Rule[ServerProbe]]:
         "MAY",
         "An empty field, as web forms send it, counts as left out.",
         _with_field("user", ""),
+    )
+    yield _accepts(
+        "null-field",
+        "SHOULD",
+        "The text null in n counts as left out: some SDKs send it, because n is nullable.",
+        _with_field("n", "null"),
+    )
+    yield _accepts(
+        "unnamed-picture",
+        "MAY",
+        "The image can be application/octet-stream without a file name, as from a stream.",
+        _with_file(content_type="application/octet-stream", file_name=None),
     )
     yield _accepts(
         "idempotency-key",

@@ -159,7 +159,7 @@ BAD = [
     ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
     (
         "photo.jpg --fit strict",
-        "image is not a PNG file: the PNG signature is missing. --fit crop, --fit pad or",
+        "image is not a PNG file: it is a JPEG file; convert it to PNG first. --fit crop, --fit",
     ),
     ("photo.jpg --output-dir photo.jpg", "'photo.jpg' is a file; choose a folder"),
     ("photo.jpg --colour red", "unrecognized arguments: --colour red; see"),

@@ -271,7 +271,8 @@ break_rule(
     "accept-octet-stream",
     refuse(
         lambda request: any(
-            part.content_type == "application/octet-stream" for part in request.form.parts
+            part.content_type == "application/octet-stream" and part.file_name is not None
+            for part in request.form.parts
         )
     ),
 )
@@ -283,6 +284,13 @@ break_rule(
     "accept-chunked", refuse(lambda request: request.header("transfer-encoding") is not None)
 )
 break_rule("accept-empty-field", refuse(has_fields(user="")))
+break_rule("accept-null-field", refuse(has_fields(n="null")))
+break_rule(
+    "accept-unnamed-picture",
+    refuse(
+        lambda request: any(part.is_file and part.file_name is None for part in request.form.parts)
+    ),
+)
 break_rule(
     "accept-idempotency-key",
     refuse(

@@ -63,6 +63,7 @@ from langchain_image_variation.server.connection import (
 )
 from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.idempotency import MAX_ANSWER_BYTES
+from langchain_image_variation.server.multipart import MAX_PREAMBLE_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
 from langchain_image_variation.source import MAX_SOURCE_PIXELS
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
@@ -211,6 +212,7 @@ def test_the_limits_of_the_server_match_the_code() -> None:
         ),
         "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,};",
         "bytes of all remembered answers in memory": f"{MAX_ANSWER_BYTES:,} |",
+        "bytes before the first part of a form": f"{MAX_PREAMBLE_BYTES:,} |",
         "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
         "waiting requests": f"{defaults['queue']} |",
         "connections": f"{MAX_CONNECTIONS:,},",

@@ -10,6 +10,11 @@ import hashlib
 from dataclasses import dataclass, field
 
 from langchain_image_variation.exceptions import InvalidImageError
+from langchain_image_variation.images.formats import (
+    is_text,
+    recognize_supported,
+    recognize_unsupported,
+)
 from langchain_image_variation.images.png import chunks
 
 __all__ = ["MAX_PNG_BYTES", "MAX_PNG_SIDE", "SquarePNG"]
@@ -70,7 +75,7 @@ def _check(data: bytes) -> tuple[chunks.Header, set[bytes]]:
     if not data:
         raise InvalidImageError("image is empty; pass the bytes of a PNG file.")
     if not data.startswith(chunks.SIGNATURE):
-        raise InvalidImageError("image is not a PNG file: the PNG signature is missing.")
+        raise InvalidImageError(f"image is not a PNG file: {_describe_other_file(data)}.")
     if len(data) >= MAX_PNG_BYTES:
         raise InvalidImageError(
             f"image has {len(data):,} bytes; it must have fewer than {MAX_PNG_BYTES:,} (4 MB)."
@@ -87,3 +92,14 @@ def _check(data: bytes) -> tuple[chunks.Header, set[bytes]]:
             f"{MAX_PNG_SIDE}x{MAX_PNG_SIDE}. Scale it down first."
         )
     return header, names
+
+
+def _describe_other_file(data: bytes) -> str:
+    """Return what a file is that is not a PNG file, and what to do instead."""
+    if (format := recognize_supported(data)) is not None:
+        return f"it is a {format} file; convert it to PNG first"
+    kind = recognize_unsupported(data)
+    name = kind.name if kind is not None else "text" if is_text(data) else None
+    if name is None:
+        return "the PNG signature is missing"
+    return f"it is {name}; pass the bytes of a PNG file"
