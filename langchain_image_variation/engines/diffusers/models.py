@@ -176,6 +176,7 @@ def _renamed(preset: Preset, name: str) -> Preset:
         license_url="",
         is_gated=False,
         download_bytes=None,
+        component_sizes={},
     )
 
 

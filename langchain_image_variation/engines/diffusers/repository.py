@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from langchain_image_variation.engines.diffusers.byte_sizes import describe_bytes
 from langchain_image_variation.engines.diffusers.hub_errors import (
     ANOTHER_FOLDER,
     hub_page,
@@ -37,7 +38,6 @@ __all__ = [
     "Download",
     "DownloadListener",
     "cached_folder",
-    "describe_bytes",
     "find_folders",
     "plan_download",
 ]
@@ -300,14 +300,6 @@ def _show_bar(model: str, total: int) -> Iterator[DownloadListener]:
 
     with tqdm(desc=model, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
         yield lambda done, total: bar.update(done - bar.n)
-
-
-def describe_bytes(size: int) -> str:
-    """Return a size for people, such as "5.2 GB"."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def _choose(part: "Part", paths: Iterable[str]) -> list[str]:
