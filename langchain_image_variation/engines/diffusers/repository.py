@@ -74,8 +74,9 @@ def cached_folder(part: "Part", cache_dir: CacheDir = None) -> Path | None:
         # Without the list of its files, nobody can tell whether a download was complete.
         return None
     folder = repository_dir / "snapshots" / commit
-    paths = _choose(part, [file.path for file in files])
-    return folder if all((folder / path).is_file() for path in paths) else None
+    sizes = {file.path: getattr(file, "size", 0) for file in files}
+    paths = _choose(part, sizes)
+    return folder if all(_is_whole(folder / path, sizes[path]) for path in paths) else None
 
 
 def find_folders(
@@ -236,7 +237,10 @@ class Download:
         ):
             cache_dir.mkdir(parents=True, exist_ok=True)
             for file in files:
-                is_present = (repository_dir / "snapshots" / file.commit / file.path).is_file()
+                path = repository_dir / "snapshots" / file.commit / file.path
+                is_present = _is_whole(path, file.size)
+                if not is_present and path.is_file():
+                    _delete(path)
                 # Without links, the library would copy each blob. It downloads these itself.
                 if file.sha256 is None or is_present or not are_symlinks_supported(cache_dir):
                     count.finish_file(file.size)
@@ -287,10 +291,22 @@ class Download:
     def _present_bytes(self, file: RemoteFile) -> int:
         repository_dir = _repository_dir(file.repository, self.cache_dir)
         blob = repository_dir / "blobs" / (file.sha256 or "-")
-        if (repository_dir / "snapshots" / file.commit / file.path).is_file() or blob.is_file():
+        path = repository_dir / "snapshots" / file.commit / file.path
+        if _is_whole(path, file.size) or _is_whole(blob, file.size):
             return file.size
         partial = blob.with_name(f"{blob.name}.incomplete")
         return min(partial.stat().st_size, file.size) if partial.is_file() else 0
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Return whether a file exists and is complete. Some mirrors do not say how large a file is."""
+    return path.is_file() and (not size or path.stat().st_size == size)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file of the cache, and what it is a link to."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from PIL import Image
 from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    load_component,
     load_pipeline,
     to_images,
     unet_side,
@@ -45,13 +46,16 @@ class IPAdapterFamily:
         return Loaded(pipeline, prompt=prompt)
 
     def _load_adapter(self, pipeline: Any, folder: Path) -> None:
+        from transformers import CLIPVisionModelWithProjection
+
+        pipeline.register_modules(
+            image_encoder=load_component(
+                CLIPVisionModelWithProjection, folder / _ENCODER_FOLDER, pipeline.dtype
+            )
+        )
         subfolder, weights = self._weights
         pipeline.load_ip_adapter(
-            str(folder),
-            subfolder=subfolder,
-            weight_name=weights,
-            image_encoder_folder=_ENCODER_FOLDER,
-            local_files_only=True,
+            str(folder), subfolder=subfolder, weight_name=weights, local_files_only=True
         )
 
     def side(self, loaded: Loaded) -> int:

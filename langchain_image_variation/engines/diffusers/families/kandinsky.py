@@ -10,6 +10,7 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    load_component,
     load_pipeline,
     to_images,
 )
@@ -36,8 +37,8 @@ class KandinskyFamily:
 
         pipeline = load_pipeline(KandinskyV22Pipeline, folders["pipeline"], dtype)
         folder = folders["encoder"]
-        image_encoder = CLIPVisionModelWithProjection.from_pretrained(
-            folder, subfolder="image_encoder", dtype=dtype, local_files_only=True
+        image_encoder = load_component(
+            CLIPVisionModelWithProjection, folder / "image_encoder", dtype
         )
         encoder = KandinskyV22PriorPipeline(
             prior=None,
