@@ -279,7 +279,17 @@ def choose_dtype(name: str, device: Device, *, prefers_bfloat16: bool = False) -
             on a GPU whose half precision draws black images.
         device: The device.
         prefers_bfloat16: Whether the numbers of the model are too large for "float16".
+
+    Raises:
+        InvalidRequestError: If a CPU should compute in "float16", for which CPUs are too slow and
+            torch lacks some operations.
     """
+    if name == "float16" and device.kind == "cpu":
+        raise InvalidRequestError(
+            "dtype 'float16' is for GPUs, and the device is the CPU. Pass dtype='bfloat16', which "
+            "takes as little memory, or leave it out.",
+            param="dtype",
+        )
     if name != "auto":
         return name
     if device.kind == "cpu":

@@ -21,7 +21,11 @@ from langchain_image_variation.engines.diffusers.placement import Workload, plan
 from langchain_image_variation.engines.diffusers.presets import Part, Preset
 from langchain_image_variation.engines.diffusers.repository import find_folders
 from langchain_image_variation.engines.diffusers.weight_files import find_corrupt_file
-from langchain_image_variation.exceptions import EngineError, ImageVariationError
+from langchain_image_variation.exceptions import (
+    EngineError,
+    ImageVariationError,
+    InvalidRequestError,
+)
 
 __all__ = ["LoadOptions", "LoadedModel", "ModelLoader"]
 
@@ -40,6 +44,7 @@ class LoadOptions:
     offload: str
     batch: int | None
     safety: bool
+    scheduler: str
     cache_dir: str | os.PathLike[str] | None
     # These change where the files come from, and not what is loaded.
     download: bool = field(compare=False)
@@ -80,9 +85,11 @@ class ModelLoader:
         """Find the files of the model, and download those that are missing if that is allowed.
 
         Raises:
+            InvalidRequestError: If the model cannot draw with the option `scheduler`.
             ImageVariationError: See `read_model` and `find_folders`.
         """
         model = read_model(self._options.model, self._options.revision, self._find_folders)
+        self._check_scheduler(model)
         folders = self._find_folders(model.parts) if model.parts else {}
         self._model, self._folders = model, {**model.folders, **folders}
 
@@ -112,7 +119,12 @@ class ModelLoader:
         )
         try:
             with quiet_loading():
-                loaded = family.load(self._folders, getattr(torch, dtype), safety=options.safety)
+                loaded = family.load(
+                    self._folders,
+                    getattr(torch, dtype),
+                    safety=options.safety,
+                    scheduler=options.scheduler,
+                )
         except Exception as error:
             if isinstance(error, ImageVariationError) or progress_reporter().listener_failed:
                 raise
@@ -130,6 +142,15 @@ class ModelLoader:
             placement,
             may_offload=options.offload == "auto",
         )
+
+    def _check_scheduler(self, model: Model) -> None:
+        scheduler = self._options.scheduler
+        if scheduler == "dpm-solver++" and not load_family(model.preset.family).takes_dpm_solver:
+            raise InvalidRequestError(
+                f"The model {model.name!r} cannot draw with the scheduler {scheduler!r}. Leave out "
+                "the option scheduler.",
+                param="scheduler",
+            )
 
     def _find_folders(self, parts: tuple[Part, ...]) -> Mapping[str, Path]:
         options = self._options

@@ -18,6 +18,7 @@ from langchain_image_variation.engines.diffusers.hub_errors import (
     ANOTHER_FOLDER,
     hub_page,
     translate_hub_errors,
+    unwritable_cache_error,
 )
 from langchain_image_variation.engines.diffusers.transfer import (
     ByteCount,
@@ -141,6 +142,7 @@ def plan_download(
         RateLimitError: If the Hub gets too many requests.
         EngineConnectionError: If the Hub cannot be reached, or fails.
         ModelNotDownloadedError: If `HF_HUB_OFFLINE` is set.
+        OutputError: If something is missing, and the cache cannot be written to.
     """
     from huggingface_hub import HfApi, constants
 
@@ -148,6 +150,8 @@ def plan_download(
     files: dict[str, list[RemoteFile]] = {}
     for part in parts:
         with translate_hub_errors(model, part.repository, part.revision, endpoint=endpoint):
+            if cached_folder(part, cache_dir) is None:
+                _check_writable(cache_dir)
             info = api.model_info(
                 part.repository,
                 revision=part.revision,
@@ -272,10 +276,7 @@ class Download:
         return folder
 
     def _check_space(self) -> None:
-        folder = Path(_cache_dir(self.cache_dir))
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        free_bytes = shutil.disk_usage(folder).free
+        free_bytes = shutil.disk_usage(_existing_folder(self.cache_dir)).free
         if self.missing_bytes > free_bytes:
             raise OutputError(
                 f"The model {self.model!r} needs {describe_bytes(self.missing_bytes)} more, but "
@@ -326,6 +327,25 @@ def _cache_dir(cache_dir: CacheDir) -> str:
     from huggingface_hub import constants
 
     return str(Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser())
+
+
+def _existing_folder(cache_dir: CacheDir) -> Path:
+    """Return the folder of the cache, or else the closest one above it that exists."""
+    folder = Path(_cache_dir(cache_dir))
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _check_writable(cache_dir: CacheDir) -> None:
+    """Check that the cache can be written to, before the network is used.
+
+    Raises:
+        OutputError: If it cannot.
+    """
+    folder = _existing_folder(cache_dir)
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise unwritable_cache_error()
 
 
 def _repository_dir(repository: str, cache_dir: CacheDir) -> Path:

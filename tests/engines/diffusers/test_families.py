@@ -19,7 +19,7 @@ from langchain_image_variation.engines.context import (
 )
 from langchain_image_variation.engines.diffusers.families import load_family
 from langchain_image_variation.engines.diffusers.presets import PRESETS
-from langchain_image_variation.exceptions import EngineError
+from langchain_image_variation.exceptions import EngineError, InvalidRequestError
 from tests.engines.diffusers.calls import LAKE, make_engine, make_request, open_images, png_of
 from tests.engines.diffusers.conftest import MakeTinyModel
 
@@ -116,6 +116,29 @@ COMPONENTS = {
     "kandinsky": {"image_encoder", "movq", "unet"},
     "flux-redux": {"image_embedder", "image_encoder", "transformer", "vae"},
 }
+
+
+@EACH
+def test_the_scheduler_can_be_chosen(preset: str, tiny_model: MakeTinyModel) -> None:
+    """Each scheduler draws its own images. A model that DPM-Solver++ cannot draw refuses it."""
+    engines = {
+        scheduler: make_engine(tiny_model(preset), steps=3, scheduler=scheduler)
+        for scheduler in ("auto", "model", "dpm-solver++")
+    }
+    if preset == "flux-redux":
+        with pytest.raises(InvalidRequestError, match="cannot draw with the scheduler") as caught:
+            engines["dpm-solver++"].create_variation(make_request())
+        assert caught.value.param == "scheduler"
+        return
+    images = {
+        scheduler: engine.create_variation(make_request()).data[0].read()
+        for scheduler, engine in engines.items()
+    }
+    assert images["model"] != images["dpm-solver++"]
+    is_replaced = preset in ("sd-variations", "ip-adapter")
+    assert images["auto"] == images["dpm-solver++" if is_replaced else "model"]
+    for engine in engines.values():
+        engine.close()
 
 
 @EACH

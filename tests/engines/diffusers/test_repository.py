@@ -512,3 +512,11 @@ def test_stalled_download_times_out(hub: FakeHub, tmp_path: Path) -> None:
     assert "continues where it stopped" in message
     [partial] = tmp_path.rglob("*.incomplete")
     assert partial.stat().st_size > 10_000_000
+
+
+def test_an_unwritable_cache_is_found_first(hub: FakeHub, tmp_path: Path) -> None:
+    """If the cache cannot be written to, no request is sent."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="The folder for models cannot be written to"):
+        plan(hub, tmp_path / "file" / "cache")
+    assert not hub.requests

@@ -28,8 +28,11 @@ class FluxReduxFamily:
 
     batches = True
     prefers_bfloat16 = True
+    takes_dpm_solver = False
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Loaded:
         """See `Family.load`. These models have no safety checker."""
         from diffusers import FluxPipeline, FluxPriorReduxPipeline
 

@@ -11,10 +11,10 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
     load_pipeline,
     to_images,
     unet_side,
-    use_few_steps,
 )
 from langchain_image_variation.engines.diffusers.families.seeds import generators
 
@@ -30,8 +30,11 @@ class ImageVariationFamily:
 
     batches = True
     prefers_bfloat16 = False
+    takes_dpm_solver = True
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Loaded:
         """See `Family.load`."""
         from diffusers import StableDiffusionImageVariationPipeline
 
@@ -39,7 +42,7 @@ class ImageVariationFamily:
         pipeline = load_pipeline(
             StableDiffusionImageVariationPipeline, folders["pipeline"], dtype, **no_checker
         )
-        use_few_steps(pipeline)
+        choose_scheduler(pipeline, scheduler)
         return Loaded(pipeline)
 
     def side(self, loaded: Loaded) -> int:

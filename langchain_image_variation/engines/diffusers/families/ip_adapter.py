@@ -9,11 +9,11 @@ from PIL import Image
 from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
     load_component,
     load_pipeline,
     to_images,
     unet_side,
-    use_few_steps,
 )
 from langchain_image_variation.engines.diffusers.families.prompt import encode_empty_prompt
 from langchain_image_variation.engines.diffusers.families.seeds import generators
@@ -32,15 +32,18 @@ class IPAdapterFamily:
 
     batches = True
     prefers_bfloat16 = False
+    takes_dpm_solver = True
     _weights: ClassVar[tuple[str, str]] = ("models", "ip-adapter-plus_sd15.safetensors")
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Loaded:
         """See `Family.load`."""
         from diffusers import StableDiffusionPipeline
 
         no_checker = {} if safety else {"safety_checker": None, "requires_safety_checker": False}
         pipeline = load_pipeline(StableDiffusionPipeline, folders["pipeline"], dtype, **no_checker)
-        use_few_steps(pipeline)
+        choose_scheduler(pipeline, scheduler)
         self._load_adapter(pipeline, folders["adapter"])
         prompt = encode_empty_prompt(pipeline, "prompt_embeds", "negative_prompt_embeds")
         return Loaded(pipeline, prompt=prompt)
@@ -98,14 +101,16 @@ class IPAdapterXLFamily(IPAdapterFamily):
 
     _weights = ("sdxl_models", "ip-adapter-plus_sdxl_vit-h.safetensors")
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Loaded:
         """See `Family.load`."""
         from diffusers import StableDiffusionXLPipeline
 
         pipeline = load_pipeline(
             StableDiffusionXLPipeline, folders["pipeline"], dtype, add_watermarker=False
         )
-        use_few_steps(pipeline)
+        choose_scheduler(pipeline, scheduler)
         self._load_adapter(pipeline, folders["adapter"])
         prompt = encode_empty_prompt(
             pipeline,

@@ -10,6 +10,7 @@ from langchain_image_variation.engines.diffusers.families import Loaded, Setting
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
     load_component,
     load_pipeline,
     to_images,
@@ -29,13 +30,17 @@ class KandinskyFamily:
 
     batches = True
     prefers_bfloat16 = False
+    takes_dpm_solver = True
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Loaded:
         """See `Family.load`. These models have no safety checker."""
         from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
         pipeline = load_pipeline(KandinskyV22Pipeline, folders["pipeline"], dtype)
+        choose_scheduler(pipeline, scheduler)
         folder = folders["encoder"]
         image_encoder = load_component(
             CLIPVisionModelWithProjection, folder / "image_encoder", dtype

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "call_pipeline",
+    "choose_scheduler",
     "load_component",
     "load_pipeline",
     "quiet_loading",
     "to_images",
     "unet_side",
-    "use_few_steps",
 ]
 
 
@@ -118,14 +118,22 @@ def quiet_loading() -> Iterator[None]:
         yield
 
 
-def use_few_steps(pipeline: Any) -> None:
-    """Replace the scheduler PNDM, which needs about 50 steps, by DPM-Solver++, which needs 20.
+def choose_scheduler(pipeline: Any, scheduler: str) -> None:
+    """Replace a pipeline's scheduler by DPM-Solver++, which needs about 20 steps.
 
-    Other schedulers are kept: their model may have been distilled for them.
+    https://huggingface.co/docs/diffusers/api/schedulers/multistep_dpm_solver
+
+    Args:
+        pipeline: The pipeline.
+        scheduler: "auto" replaces only PNDM, which needs about 50 steps. Other schedulers are kept,
+            since their model may have been distilled for them. "dpm-solver++" replaces any, and
+            "model" none.
     """
     from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 
-    if isinstance(pipeline.scheduler, PNDMScheduler):
+    if scheduler == "dpm-solver++" or (
+        scheduler == "auto" and isinstance(pipeline.scheduler, PNDMScheduler)
+    ):
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
     load_pipeline,
     to_images,
     unet_side,
-    use_few_steps,
 )
 from langchain_image_variation.engines.diffusers.families.prompt import encode_empty_prompt
 from langchain_image_variation.engines.diffusers.families.seeds import generators
@@ -29,15 +29,18 @@ class UnCLIPFamily:
 
     batches = False
     prefers_bfloat16 = False
+    takes_dpm_solver = True
     # The pipeline draws the noise on the embedding once for all images of a call, so an image would
     # depend on the others.
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Loaded:
         """See `Family.load`. These models have no safety checker."""
         from diffusers import StableUnCLIPImg2ImgPipeline
 
         pipeline = load_pipeline(StableUnCLIPImg2ImgPipeline, folders["pipeline"], dtype)
-        use_few_steps(pipeline)
+        choose_scheduler(pipeline, scheduler)
         prompt = encode_empty_prompt(pipeline, "prompt_embeds", "negative_prompt_embeds")
         return Loaded(pipeline, prompt=prompt)
 
