@@ -28,7 +28,6 @@ from langchain_image_variation.engines.diffusers.devices import (
 )
 from langchain_image_variation.engines.diffusers.families import SCHEDULERS, Settings
 from langchain_image_variation.engines.diffusers.families.seeds import noise_seed
-from langchain_image_variation.engines.diffusers.loaded_pipelines import SharedPipeline
 from langchain_image_variation.engines.diffusers.model_download import (
     is_downloaded,
     plan_model_download,
@@ -48,6 +47,7 @@ from langchain_image_variation.engines.diffusers.packages import check_packages
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
 from langchain_image_variation.engines.diffusers.placement import check_offload
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
+from langchain_image_variation.engines.diffusers.shared_models import SharedModel
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.options import (
     check_seed,
@@ -189,7 +189,7 @@ class DiffusersEngine:
         self._folder_fingerprint = _fingerprint_folder(options)
         check_packages()
         self._options = options
-        self._pipeline = SharedPipeline(options, ModelLoader(options))
+        self._pipeline = SharedModel(options, ModelLoader(options))
         self._is_closed = False
 
     @classmethod
@@ -277,7 +277,7 @@ class DiffusersEngine:
         check_model(request.model, self.models)
         if self._is_closed:
             raise EngineError("The engine is closed. Create a new one.")
-        call = _Call(request.n, progress_reporter(), cancellation())
+        call = _CallProgress(request.n, progress_reporter(), cancellation())
         call.check()
         source = flatten(decode_png(request.image)).convert("RGB")
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
@@ -298,7 +298,7 @@ class DiffusersEngine:
         placed: PlacedModel[LoadedModel],
         source: Image.Image,
         seeds: Sequence[int],
-        call: "_Call",
+        call: "_CallProgress",
     ) -> list[Image.Image]:
         """Return one image for each seed, of the model's own size."""
         encoded = placed.run(lambda model: model.family.encode(model.loaded, source))
@@ -335,7 +335,7 @@ class DiffusersEngine:
         )
 
 
-class _Call:
+class _CallProgress:
     """The progress of one call, and whether it was cancelled.
 
     Args:

@@ -11,15 +11,15 @@ from langchain_image_variation.engines.diffusers.devices import (
     choose_dtype,
     import_torch,
 )
-from langchain_image_variation.engines.diffusers.families import Family, Loaded, load_family
+from langchain_image_variation.engines.diffusers.families import Family, Pipelines, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
-from langchain_image_variation.engines.diffusers.loaded_pipelines import is_forked_child
 from langchain_image_variation.engines.diffusers.main_memory import check_main_memory
 from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
 from langchain_image_variation.engines.diffusers.placement import Workload, plan_placement
 from langchain_image_variation.engines.diffusers.presets import Part, Preset
 from langchain_image_variation.engines.diffusers.repository import find_folders
+from langchain_image_variation.engines.diffusers.shared_models import is_forked_child
 from langchain_image_variation.engines.diffusers.weight_files import find_corrupt_file
 from langchain_image_variation.exceptions import (
     EngineError,
@@ -57,7 +57,7 @@ class LoadedModel:
 
     preset: Preset
     family: Family
-    loaded: Loaded
+    loaded: Pipelines
 
 
 class ModelLoader:

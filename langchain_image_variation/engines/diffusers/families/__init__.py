@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from PIL import Image
 
-__all__ = ["SCHEDULERS", "Family", "Loaded", "Settings", "Step", "load_family"]
+__all__ = ["SCHEDULERS", "Family", "Pipelines", "Settings", "Step", "load_family"]
 
 SCHEDULERS = ("auto", "model", "dpm-solver++")
 """The values of the option `scheduler`. "model" is the one that the model came with."""
@@ -39,7 +39,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Pipelines:
     """A loaded model.
 
     Args:
@@ -72,7 +72,7 @@ class Family(Protocol):
 
     def load(
         self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
-    ) -> Loaded:
+    ) -> Pipelines:
         """Return the model, in the main memory.
 
         Args:
@@ -83,16 +83,16 @@ class Family(Protocol):
         """
         ...
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """Return the width and height of the images that the model draws, in pixels."""
         ...
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return what the model sees in a source: an RGB image of any size."""
         ...
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """Return one image for each seed, all of the model's own size.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
@@ -34,7 +34,7 @@ class ImageVariationFamily:
 
     def load(
         self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
-    ) -> Loaded:
+    ) -> Pipelines:
         """See `Family.load`."""
         from diffusers import StableDiffusionImageVariationPipeline
 
@@ -43,13 +43,13 @@ class ImageVariationFamily:
             StableDiffusionImageVariationPipeline, folders["pipeline"], dtype, **no_checker
         )
         choose_scheduler(pipeline, scheduler)
-        return Loaded(pipeline)
+        return Pipelines(pipeline)
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return unet_side(loaded.pipeline)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the pixels as the image encoder was trained on them: resized without antialiasing.
 
         The pipeline's own preprocessing antialiases, which gives worse images.
@@ -65,7 +65,7 @@ class ImageVariationFamily:
         return (pixels - mean) / deviation
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         output = call_pipeline(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     choose_scheduler,
@@ -37,7 +37,7 @@ class IPAdapterFamily:
 
     def load(
         self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
-    ) -> Loaded:
+    ) -> Pipelines:
         """See `Family.load`."""
         from diffusers import StableDiffusionPipeline
 
@@ -46,7 +46,7 @@ class IPAdapterFamily:
         choose_scheduler(pipeline, scheduler)
         self._load_adapter(pipeline, folders["adapter"])
         prompt = encode_empty_prompt(pipeline, "prompt_embeds", "negative_prompt_embeds")
-        return Loaded(pipeline, prompt=prompt)
+        return Pipelines(pipeline, prompt=prompt)
 
     def _load_adapter(self, pipeline: Any, folder: Path) -> None:
         from transformers import CLIPVisionModelWithProjection
@@ -61,11 +61,11 @@ class IPAdapterFamily:
             str(folder), subfolder=subfolder, weight_name=weights, local_files_only=True
         )
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return unet_side(loaded.pipeline)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the embeddings of the image and of no image, for each adapter."""
         import torch
 
@@ -76,7 +76,7 @@ class IPAdapterFamily:
             )
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         pipeline = loaded.pipeline
@@ -103,7 +103,7 @@ class IPAdapterXLFamily(IPAdapterFamily):
 
     def load(
         self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
-    ) -> Loaded:
+    ) -> Pipelines:
         """See `Family.load`."""
         from diffusers import StableDiffusionXLPipeline
 
@@ -119,4 +119,4 @@ class IPAdapterXLFamily(IPAdapterFamily):
             "pooled_prompt_embeds",
             "negative_pooled_prompt_embeds",
         )
-        return Loaded(pipeline, prompt=prompt)
+        return Pipelines(pipeline, prompt=prompt)

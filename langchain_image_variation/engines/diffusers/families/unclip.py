@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     choose_scheduler,
@@ -35,20 +35,20 @@ class UnCLIPFamily:
 
     def load(
         self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
-    ) -> Loaded:
+    ) -> Pipelines:
         """See `Family.load`. These models have no safety checker."""
         from diffusers import StableUnCLIPImg2ImgPipeline
 
         pipeline = load_pipeline(StableUnCLIPImg2ImgPipeline, folders["pipeline"], dtype)
         choose_scheduler(pipeline, scheduler)
         prompt = encode_empty_prompt(pipeline, "prompt_embeds", "negative_prompt_embeds")
-        return Loaded(pipeline, prompt=prompt)
+        return Pipelines(pipeline, prompt=prompt)
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return unet_side(loaded.pipeline)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the embedding of the image."""
         import torch
 
@@ -61,7 +61,7 @@ class UnCLIPFamily:
             ).image_embeds
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         (generator,) = generators(seeds)
