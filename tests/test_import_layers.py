@@ -30,6 +30,7 @@ ROOMS = {
                 "huggingface_hub",
                 "numpy",
                 "psutil",
+                "safetensors",
                 "torch",
                 "tqdm",
             ),

@@ -39,7 +39,7 @@ def run_download(download: PendingDownload, *, quiet: bool) -> None:
         KeyboardInterrupt: If the user interrupts it. What has arrived is kept.
     """
     # Imported here because few commands download anything.
-    from langchain_image_variation.engines.diffusers.repository import describe_bytes
+    from langchain_image_variation.engines.diffusers.byte_sizes import describe_bytes
 
     # The library logs each retry, with addresses that are secret for a while.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

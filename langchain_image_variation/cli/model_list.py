@@ -1,16 +1,17 @@
 """What `image-variation engines` says about the models of the engine diffusers."""
 
+from langchain_image_variation.engines.diffusers.byte_sizes import describe_bytes, describe_memory
 from langchain_image_variation.engines.diffusers.devices import choose_device
 from langchain_image_variation.engines.diffusers.model_download import is_downloaded
+from langchain_image_variation.engines.diffusers.placement import Workload
 from langchain_image_variation.engines.diffusers.presets import PRESETS, Preset
-from langchain_image_variation.engines.diffusers.repository import describe_bytes
 from langchain_image_variation.exceptions import MissingExtraError
 
 __all__ = ["describe_device", "describe_models"]
 
 
 def describe_models() -> list[tuple[str, str]]:
-    """Return the name of each preset, and whether it is here, its size and its license.
+    """Return the name of each preset, and whether it is here, its size, memory and license.
 
     This does not use the network, so it leaves out sizes that are not known here.
     """
@@ -27,7 +28,7 @@ def describe_device() -> str:
 
 
 def _describe(preset: Preset) -> str:
-    facts = [_describe_download(preset)]
+    facts = [_describe_download(preset), *_describe_memory(preset)]
     facts.append(f"license: {preset.license}")
     if not preset.is_commercial:
         facts.append("not for commercial use")
@@ -46,3 +47,14 @@ def _describe_download(preset: Preset) -> str:
     if preset.download_bytes is None:
         return "not downloaded"
     return f"not downloaded, at least {describe_bytes(preset.download_bytes)}"
+
+
+def _describe_memory(preset: Preset) -> list[str]:
+    """Return the memory that a preset wants, as computed from its size, if that is known."""
+    halved, full = (Workload.estimate(preset, dtype) for dtype in ("float16", "float32"))
+    if halved is None or full is None:
+        return []
+    whole = describe_memory(halved.required_bytes("none"))
+    least = describe_memory(halved.required_bytes("sequential"))
+    on_cpu = describe_memory(full.required_bytes("none"))
+    return [f"memory (computed): {whole} of a GPU, or {least} with offload, or {on_cpu} on a CPU"]

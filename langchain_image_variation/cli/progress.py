@@ -29,9 +29,11 @@ class ProgressBar:
 
     def start(self) -> Callable[[Progress], None]:
         """Begin the next call, and return the listener for its progress."""
-        self._bar.set_description_str(self._descriptions[self._calls_done])
+        description = self._descriptions[self._calls_done]
+        self._bar.set_description_str(description)
 
         def show(progress: Progress) -> None:
+            self._bar.set_description_str(progress.activity or description, refresh=False)
             self._bar.update(self._calls_done + progress.share - self._bar.n)
 
         return show

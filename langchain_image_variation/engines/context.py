@@ -31,6 +31,8 @@ class Progress(NamedTuple):
     """How many images the request asks for."""
     share: float
     """How much of the whole work is done, from 0 to 1. It never falls."""
+    activity: str | None = None
+    """What the engine is doing before it makes images, such as "loading unet". Otherwise None."""
 
 
 ProgressListener: TypeAlias = Callable[[Progress], None]
@@ -58,7 +60,7 @@ class ProgressReporter:
     def image_finished(self) -> None:
         """Report that one more image is finished."""
         with self._lock:
-            finished, n, share = self._progress
+            finished, n, share, _ = self._progress
             if finished < n:
                 self._report(Progress(finished + 1, n, max(share, (finished + 1) / n)))
 
@@ -73,6 +75,16 @@ class ProgressReporter:
             if share > self._progress.share:
                 self._report(self._progress._replace(share=share))
 
+    def report_activity(self, activity: str) -> None:
+        """Report what the engine is doing before it makes images.
+
+        Args:
+            activity: What users see, such as "loading unet".
+        """
+        with self._lock:
+            progress = self._progress
+            self._notify(progress._replace(share=max(progress.share, 0.0), activity=activity))
+
     def all_finished(self) -> None:
         """Report each image that has not been reported yet."""
         for _ in range(self._progress.n - self._progress.finished):
@@ -80,6 +92,9 @@ class ProgressReporter:
 
     def _report(self, progress: Progress) -> None:
         self._progress = progress
+        self._notify(progress)
+
+    def _notify(self, progress: Progress) -> None:
         if self._listener is None:
             return
         try:

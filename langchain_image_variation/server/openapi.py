@@ -227,7 +227,9 @@ def _schemas(models: Sequence[str] | None, option_names: Sequence[str]) -> dict[
         "Error": _object(error),
         "ModelList": _object(model_list),
         "Model": model,
-        "Progress": _object({"finished": _WHOLE, "n": _WHOLE, "share": _SHARE}),
+        "Progress": _object(
+            {"finished": _WHOLE, "n": _WHOLE, "share": _SHARE, "activity": _TEXT_OR_NULL}
+        ),
     }
 
 

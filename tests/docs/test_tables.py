@@ -14,9 +14,11 @@ from langchain_image_variation.cli.engine_options import add_engine
 from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines.auto import AUTO
+from langchain_image_variation.engines.diffusers.byte_sizes import describe_memory
 from langchain_image_variation.engines.diffusers.engine import MAX_REDRAWS
 from langchain_image_variation.engines.diffusers.families import Settings
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
+from langchain_image_variation.engines.diffusers.placement import Workload
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
 from langchain_image_variation.engines.loading import engine_names, load_engine_class
 from langchain_image_variation.engines.traits import is_hosted
@@ -309,6 +311,19 @@ def test_the_page_of_models_lists_the_presets() -> None:
         assert preset.license in license.replace("\\", "")
         assert ("yes" in gate) == preset.is_gated
     assert ": the default |" in rows[f"`{DEFAULT_PRESET.name}`"]
+
+
+def test_the_page_of_models_states_the_memory() -> None:
+    """The page of the engine `diffusers` states the memory that the engine plans with."""
+    head = "| model | GPU, whole model | GPU, one component | GPU, one layer | CPU |"
+    rows = table("docs/diffusers.md", head)
+    assert [*rows] == [f"`{name}`" for name in PRESETS]
+    for name, preset in PRESETS.items():
+        halved, full = (Workload.estimate(preset, dtype) for dtype in ("float16", "float32"))
+        assert halved is not None and full is not None
+        sizes = [halved.required_bytes(offload) for offload in ("none", "model", "sequential")]
+        cells = [describe_memory(size) for size in (*sizes, full.required_bytes("none"))]
+        assert rows[f"`{name}`"].strip("| ").split(" | ")[-4:] == cells
 
 
 def test_the_page_of_models_states_what_strength_does() -> None:

@@ -321,7 +321,7 @@ class TestProgress:
         for reports in (sync, later):
             assert reports == sorted(set(reports))
             assert sorted({report.finished for report in reports} | {0}) == [0, 1, 2, 3]
-            assert reports[-1] == (3, 3, 1.0)
+            assert reports[-1] == (3, 3, 1.0, None)
 
     def test_too_many_reports_are_ignored(self) -> None:
         """No image is reported that was not requested, and none after a failure."""
@@ -342,7 +342,21 @@ class TestProgress:
                 CreateImageVariationRequest(image=SquarePNG(square_png()), n=2, size="256x256"),
                 progress=reports.append,
             )
-        assert reports == [(1, 2, 0.5), (2, 2, 1.0)]
+        assert reports == [(1, 2, 0.5, None), (2, 2, 1.0, None)]
+
+    def test_an_activity_is_no_progress(self) -> None:
+        """What an engine does before it makes images is reported, and counts as nothing done."""
+
+        class Slow:
+            def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+                progress_reporter().report_activity("loading")
+                progress_reporter().work_done(0)
+                return ImagesResponse.from_pngs([square_png(256)], response_format="b64_json")
+
+        reports: list[Progress] = []
+        request = CreateImageVariationRequest(image=SquarePNG(square_png()), size="256x256")
+        call_engine(Slow(), request, progress=reports.append)
+        assert reports == [(0, 1, 0, "loading"), (0, 1, 0, None), (1, 1, 1.0, None)]
 
     async def test_an_error_of_the_listener_ends_the_call(self) -> None:
         """An error of the listener ends the call unchanged, and is not an error of the engine."""

@@ -279,9 +279,9 @@ def test_progress_rises_to_one(n: int, strength: float) -> None:
         busy.release()
 
     call_engine(LocalEngine(seed=1, strength=strength), _request(n=n), progress=listen)
-    assert reports[0] == (0, n, 0.0)
+    assert reports[0] == (0, n, 0.0, None)
     assert reports == sorted(set(reports))
-    assert reports[-1] == (n, n, 1.0)
+    assert reports[-1] == (n, n, 1.0, None)
     assert len(reports) > 2 * n
 
 

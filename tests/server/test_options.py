@@ -253,7 +253,8 @@ async def test_progress_of_a_request(tmp_path: Path) -> None:
         for share in (0.25, 0.5):
             assert await asyncio.to_thread(engine.reported.acquire, timeout=30)
             response = await client.get("/progress/a")
-            assert response.json() == {"finished": 0, "n": 3, "share": share}
+            progress = {"finished": 0, "n": 3, "share": share, "activity": None}
+            assert response.json() == progress
             assert response.headers["cache-control"] == "no-store"
             engine.step.release()
         assert (await call).status_code == 200

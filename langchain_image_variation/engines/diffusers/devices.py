@@ -5,9 +5,9 @@ torch is imported when a device is chosen, not before.
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
+from langchain_image_variation.engines.diffusers.main_memory import free_main_memory
 from langchain_image_variation.exceptions import (
     EngineError,
     InvalidRequestError,
@@ -24,7 +24,6 @@ __all__ = [
     "check_dtype_name",
     "choose_device",
     "choose_dtype",
-    "free_main_memory",
     "import_torch",
     "list_devices",
 ]
@@ -280,7 +279,17 @@ def choose_dtype(name: str, device: Device, *, prefers_bfloat16: bool = False) -
             on a GPU whose half precision draws black images.
         device: The device.
         prefers_bfloat16: Whether the numbers of the model are too large for "float16".
+
+    Raises:
+        InvalidRequestError: If a CPU should compute in "float16", for which CPUs are too slow and
+            torch lacks some operations.
     """
+    if name == "float16" and device.kind == "cpu":
+        raise InvalidRequestError(
+            "dtype 'float16' is for GPUs, and the device is the CPU. Pass dtype='bfloat16', which "
+            "takes as little memory, or leave it out.",
+            param="dtype",
+        )
     if name != "auto":
         return name
     if device.kind == "cpu":
@@ -300,23 +309,3 @@ def _names(kind: str, hardware: Hardware) -> tuple[str, ...]:
     if kind in ("cpu", "mps"):
         return (kind,) * count
     return tuple(f"{kind}:{index}" for index in range(count))
-
-
-def free_main_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how much main memory this process can get, in bytes.
-
-    Args:
-        control_group: The folder where a container finds its own limit.
-    """
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((control_group / "memory.max").read_text())
-        used = int((control_group / "memory.current").read_text())
-        statistics = (control_group / "memory.stat").read_text()
-    except (OSError, ValueError):
-        # There is no limit: the file is missing, or says "max".
-        return free
-    cached = re.search(r"^inactive_file (\d+)$", statistics, re.MULTILINE)
-    return min(free, max(0, limit - used + int(cached[1] if cached else 0)))

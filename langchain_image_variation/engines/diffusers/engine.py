@@ -26,9 +26,8 @@ from langchain_image_variation.engines.diffusers.devices import (
     check_dtype_name,
     list_devices,
 )
-from langchain_image_variation.engines.diffusers.families import Settings
+from langchain_image_variation.engines.diffusers.families import SCHEDULERS, Settings
 from langchain_image_variation.engines.diffusers.families.seeds import noise_seed
-from langchain_image_variation.engines.diffusers.loaded_pipelines import SharedPipeline
 from langchain_image_variation.engines.diffusers.model_download import (
     is_downloaded,
     plan_model_download,
@@ -48,6 +47,7 @@ from langchain_image_variation.engines.diffusers.packages import check_packages
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
 from langchain_image_variation.engines.diffusers.placement import check_offload
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
+from langchain_image_variation.engines.diffusers.shared_models import SharedModel
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.options import (
     check_seed,
@@ -115,6 +115,8 @@ class DiffusersEngine:
         batch: How many images to draw at once, at most. By default, as many as the free memory
             allows, and one on a CPU. An image that is drawn with others can differ by one level (of
             255) from the same image drawn alone. With `batch=1`, it never does.
+        scheduler: "auto", "model" (the one that the model came with) or "dpm-solver++", which needs
+            about 20 steps. "auto" takes it in place of the scheduler PNDM only.
         safety: Whether the model's safety checker looks at the images, if it has one. An image that
             it refuses is drawn again from other noise.
         download: Whether the first request may download what is missing. Otherwise, run
@@ -146,6 +148,7 @@ class DiffusersEngine:
         dtype: str = "auto",
         offload: str = "auto",
         batch: int | None = None,
+        scheduler: str = "auto",
         safety: bool = True,
         download: bool = False,
         token: str | None = None,
@@ -178,6 +181,7 @@ class DiffusersEngine:
                 else check_whole_number("batch", batch, 1, MAX_N, hint=_BATCH_HINT)
             ),
             safety=check_switch("safety", safety),
+            scheduler=_check_scheduler(scheduler),
             cache_dir=_check_folder("cache_dir", cache_dir),
             download=check_switch("download", download),
             token=_check_text("token", token),
@@ -185,7 +189,7 @@ class DiffusersEngine:
         self._folder_fingerprint = _fingerprint_folder(options)
         check_packages()
         self._options = options
-        self._pipeline = SharedPipeline(options, ModelLoader(options))
+        self._pipeline = SharedModel(options, ModelLoader(options))
         self._is_closed = False
 
     @classmethod
@@ -221,6 +225,7 @@ class DiffusersEngine:
             device=options.device,
             dtype=options.dtype,
             safety=options.safety,
+            scheduler=options.scheduler,
         )
 
     def with_options(self, *, seed: int | None = None, strength: float | None = None) -> Self:
@@ -272,7 +277,7 @@ class DiffusersEngine:
         check_model(request.model, self.models)
         if self._is_closed:
             raise EngineError("The engine is closed. Create a new one.")
-        call = _Call(request.n, progress_reporter(), cancellation())
+        call = _CallProgress(request.n, progress_reporter(), cancellation())
         call.check()
         source = flatten(decode_png(request.image)).convert("RGB")
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
@@ -293,7 +298,7 @@ class DiffusersEngine:
         placed: PlacedModel[LoadedModel],
         source: Image.Image,
         seeds: Sequence[int],
-        call: "_Call",
+        call: "_CallProgress",
     ) -> list[Image.Image]:
         """Return one image for each seed, of the model's own size."""
         encoded = placed.run(lambda model: model.family.encode(model.loaded, source))
@@ -330,7 +335,7 @@ class DiffusersEngine:
         )
 
 
-class _Call:
+class _CallProgress:
     """The progress of one call, and whether it was cancelled.
 
     Args:
@@ -392,6 +397,15 @@ def _fingerprint_folder(options: LoadOptions) -> str | None:
         # The index of a repository is read when the model is loaded.
         return None
     return fingerprint_folder(model)
+
+
+def _check_scheduler(value: object) -> str:
+    if isinstance(value, str) and value in SCHEDULERS:
+        return value
+    raise InvalidRequestError(
+        f"scheduler must be one of {', '.join(map(repr, SCHEDULERS))}, got {excerpt(value)}.",
+        param="scheduler",
+    )
 
 
 def _check_text(name: str, value: str | None) -> str | None:

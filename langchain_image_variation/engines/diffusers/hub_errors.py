@@ -20,7 +20,14 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 
-__all__ = ["ANOTHER_FOLDER", "hub_page", "kinds", "status_code", "translate_hub_errors"]
+__all__ = [
+    "ANOTHER_FOLDER",
+    "hub_page",
+    "kinds",
+    "status_code",
+    "translate_hub_errors",
+    "unwritable_cache_error",
+]
 
 ANOTHER_FOLDER = "set HF_HUB_CACHE to another folder"
 
@@ -181,15 +188,19 @@ class _Translator:
                 f"or {ANOTHER_FOLDER}. {_CONTINUE}"
             )
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            return OutputError(
-                f"The folder for models cannot be written to. Change its permissions, or "
-                f"{ANOTHER_FOLDER}."
-            )
+            return unwritable_cache_error()
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         return OutputError(
             f"The files of the model {self._model!r} cannot be written: {reason}. Check the folder "
             f"for models, or {ANOTHER_FOLDER}."
         )
+
+
+def unwritable_cache_error() -> OutputError:
+    """Return the error for a cache that cannot be written to."""
+    return OutputError(
+        f"The folder for models cannot be written to. Change its permissions, or {ANOTHER_FOLDER}."
+    )
 
 
 def kinds(error: Exception) -> frozenset[str]:

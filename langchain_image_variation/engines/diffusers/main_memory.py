@@ -1,15 +1,40 @@
-"""Whether the main memory has room for a model. Linux kills a process that takes too much."""
+"""The main memory: how much is free, and whether a model has room.
 
+Linux kills a process that takes too much.
+"""
+
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from langchain_image_variation.engines.diffusers.byte_sizes import describe_memory
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["check_main_memory", "least_bytes_to_load"]
+__all__ = ["check_main_memory", "free_main_memory", "least_bytes_to_load"]
 
 _WEIGHTS = (".safetensors", ".bin")
 """The suffixes of files of weights. A component may come in both formats."""
+
+
+def free_main_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how much main memory this process can get, in bytes.
+
+    Args:
+        control_group: The folder where a container finds its own limit.
+    """
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((control_group / "memory.max").read_text())
+        used = int((control_group / "memory.current").read_text())
+        statistics = (control_group / "memory.stat").read_text()
+    except (OSError, ValueError):
+        # There is no limit: the file is missing, or says "max".
+        return free
+    cached = re.search(r"^inactive_file (\d+)$", statistics, re.MULTILINE)
+    return min(free, max(0, limit - used + int(cached[1] if cached else 0)))
 
 
 def least_bytes_to_load(folders: Iterable[Path], dtype: str) -> int:
@@ -40,8 +65,8 @@ def check_main_memory(model: str, folders: Iterable[Path], dtype: str, free_byte
     if least_bytes > free_bytes:
         half = "pass dtype='bfloat16', which needs half, " if dtype == "float32" else ""
         raise EngineError(
-            f"Loading the model {model!r} needs at least {least_bytes / 1e9:.1f} GB of main "
-            f"memory, and {free_bytes / 1e9:.1f} GB are free.",
+            f"Loading the model {model!r} needs at least {describe_memory(least_bytes)} of "
+            f"main memory, and {describe_memory(free_bytes)} are free.",
             hint=f"Close other programs, {half}choose a smaller model (`image-variation engines` "
             "lists them), or use a machine with more memory.",
         )

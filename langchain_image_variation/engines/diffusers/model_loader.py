@@ -5,22 +5,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from langchain_image_variation.engines.context import progress_reporter
 from langchain_image_variation.engines.diffusers.devices import (
     choose_device,
     choose_dtype,
     import_torch,
 )
-from langchain_image_variation.engines.diffusers.families import Family, Loaded, load_family
+from langchain_image_variation.engines.diffusers.families import Family, Pipelines, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
-from langchain_image_variation.engines.diffusers.loaded_pipelines import is_forked_child
 from langchain_image_variation.engines.diffusers.main_memory import check_main_memory
 from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
 from langchain_image_variation.engines.diffusers.placement import Workload, plan_placement
 from langchain_image_variation.engines.diffusers.presets import Part, Preset
 from langchain_image_variation.engines.diffusers.repository import find_folders
-from langchain_image_variation.error_translation import ErrorTranslation
-from langchain_image_variation.exceptions import EngineError
+from langchain_image_variation.engines.diffusers.shared_models import is_forked_child
+from langchain_image_variation.engines.diffusers.weight_files import find_corrupt_file
+from langchain_image_variation.exceptions import (
+    EngineError,
+    ImageVariationError,
+    InvalidRequestError,
+)
 
 __all__ = ["LoadOptions", "LoadedModel", "ModelLoader"]
 
@@ -39,6 +44,7 @@ class LoadOptions:
     offload: str
     batch: int | None
     safety: bool
+    scheduler: str
     cache_dir: str | os.PathLike[str] | None
     # These change where the files come from, and not what is loaded.
     download: bool = field(compare=False)
@@ -51,7 +57,7 @@ class LoadedModel:
 
     preset: Preset
     family: Family
-    loaded: Loaded
+    loaded: Pipelines
 
 
 class ModelLoader:
@@ -79,9 +85,11 @@ class ModelLoader:
         """Find the files of the model, and download those that are missing if that is allowed.
 
         Raises:
+            InvalidRequestError: If the model cannot draw with the option `scheduler`.
             ImageVariationError: See `read_model` and `find_folders`.
         """
         model = read_model(self._options.model, self._options.revision, self._find_folders)
+        self._check_scheduler(model)
         folders = self._find_folders(model.parts) if model.parts else {}
         self._model, self._folders = model, {**model.folders, **folders}
 
@@ -89,7 +97,8 @@ class ModelLoader:
         """Return the model, on its device.
 
         Raises:
-            EngineError: If the files are corrupt, or if the memory is too small.
+            EngineError: If the files are corrupt, if the memory is too small, or if the call was
+                cancelled.
         """
         assert self._model is not None, "fetch comes first"
         torch = import_torch()
@@ -108,8 +117,18 @@ class ModelLoader:
             dtype,
             hardware.free_bytes("cpu") + hardware.free_swap_bytes(),
         )
-        with self._failures(), quiet_loading():
-            loaded = family.load(self._folders, getattr(torch, dtype), safety=options.safety)
+        try:
+            with quiet_loading():
+                loaded = family.load(
+                    self._folders,
+                    getattr(torch, dtype),
+                    safety=options.safety,
+                    scheduler=options.scheduler,
+                )
+        except Exception as error:
+            if isinstance(error, ImageVariationError) or progress_reporter().listener_failed:
+                raise
+            raise self._make_error(error) from error
         workload = Workload.measure(loaded.pipelines, family.side(loaded), dtype)
         placement = plan_placement(
             device,
@@ -124,6 +143,15 @@ class ModelLoader:
             may_offload=options.offload == "auto",
         )
 
+    def _check_scheduler(self, model: Model) -> None:
+        scheduler = self._options.scheduler
+        if scheduler == "dpm-solver++" and not load_family(model.preset.family).takes_dpm_solver:
+            raise InvalidRequestError(
+                f"The model {model.name!r} cannot draw with the scheduler {scheduler!r}. Leave out "
+                "the option scheduler.",
+                param="scheduler",
+            )
+
     def _find_folders(self, parts: tuple[Part, ...]) -> Mapping[str, Path]:
         options = self._options
         return find_folders(
@@ -134,25 +162,38 @@ class ModelLoader:
             download=options.download,
         )
 
-    def _failures(self) -> ErrorTranslation:
-        """Turn errors of diffusers and transformers into an `EngineError` without their text."""
+    def _make_error(self, error: Exception) -> EngineError:
+        """Return the error for one of diffusers, transformers or torch, without its text."""
         name = model_name(self._options.model)
-
-        def translate(error: Exception) -> EngineError:
-            if is_out_of_memory(error):
-                return EngineError(
-                    f"The main memory is too small to load the model {name!r}. Close other "
-                    "programs, or choose a smaller model."
-                )
-            if isinstance(error, ImportError):
-                return EngineError(
-                    f"The engine 'diffusers' cannot import {error.name or 'a package'}, which is "
-                    "installed but broken, or too old for the others. Install the extra again."
-                )
+        if is_out_of_memory(error):
             return EngineError(
-                f"The files of the model {name!r} cannot be loaded: {type(error).__name__}. Some "
-                "are missing, are corrupt, or do not fit the others. Download or save the model "
-                "again."
+                f"The main memory is too small to load the model {name!r}. Close other "
+                "programs, or choose a smaller model."
             )
+        if isinstance(error, ImportError):
+            return EngineError(
+                f"The engine 'diffusers' cannot import {error.name or 'a package'}, which is "
+                "installed but broken, or too old for the others. Install the extra again."
+            )
+        assert self._model is not None, "fetch comes first"
+        for part, folder in self._folders.items():
+            file = find_corrupt_file(folder)
+            if file is not None:
+                repositories = {part.name: part.repository for part in self._model.parts}
+                return _corrupt_file_error(name, file, repositories.get(part))
+        return EngineError(
+            f"The files of the model {name!r} cannot be loaded: {type(error).__name__}. Some "
+            "do not fit the others, or are of a kind that is not known. Download or save the model "
+            "again."
+        )
 
-        return ErrorTranslation(translate, is_chained=True)
+
+def _corrupt_file_error(model: str, file: str, repository: str | None) -> EngineError:
+    """Return the error for a corrupt file, which belongs to a repository or to a user's folder."""
+    message = f"The file {file!r} of the model {model!r} is missing or corrupt."
+    if repository is None:
+        return EngineError(message, hint="Save the model again, or copy its folder again.")
+    return EngineError(
+        message,
+        hint=f"Run `hf cache rm model/{repository}`, then `image-variation pull {model}`.",
+    )

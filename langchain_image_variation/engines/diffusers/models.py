@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,11 @@ def model_name(model: str | Path) -> str:
         return Path(absolute_model(folder)).name or "model"
     if isinstance(model, str) and _REPOSITORY.fullmatch(model):
         return model
+    similar = get_close_matches(model.lower(), PRESETS, n=1) if isinstance(model, str) else []
+    suggestion = "".join(f" Did you mean {name!r}?" for name in similar)
     raise InvalidRequestError(
         f"model must be one of {', '.join(PRESETS)}, a repository such as 'owner/name', or a "
-        f"folder such as './name', got {excerpt(model)}.",
+        f"folder such as './name', got {excerpt(model)}.{suggestion}",
         param="model",
     )
 
@@ -176,6 +179,7 @@ def _renamed(preset: Preset, name: str) -> Preset:
         license_url="",
         is_gated=False,
         download_bytes=None,
+        component_sizes={},
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from langchain_image_variation.engines.diffusers.byte_sizes import describe_memory
 from langchain_image_variation.engines.diffusers.devices import Device
 from langchain_image_variation.engines.diffusers.placement import Offload, Placement, place
 from langchain_image_variation.exceptions import EngineError
@@ -163,6 +164,6 @@ def _out_of_memory_error(device: Device, offload: Offload | None) -> EngineError
         first, last = "Close other programs", "use a machine with more memory"
     return EngineError(
         f"Out of memory: {device.description} cannot hold what drawing one image needs. "
-        f"{device.free_bytes() / 1e9:.1f} GB are free.",
+        f"{describe_memory(device.free_bytes())} are free.",
         hint=f"{first}, choose a smaller model (`image-variation engines` lists them), or {last}.",
     )

@@ -4,11 +4,12 @@ A GPU that has no room for a whole model can hold one component at a time, or on
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines.diffusers.devices import Device
+from langchain_image_variation.engines.diffusers.presets import Preset
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = [
@@ -71,17 +72,41 @@ class Workload:
             for component in pipeline.components.values()
             if hasattr(component, "parameters")
         }
-        value_bytes = _VALUE_BYTES[dtype]
         # Pipelines with this method decode in single precision.
         is_upcast = any(hasattr(pipeline, "upcast_vae") for pipeline in pipelines)
-        decoding_bytes = _DECODING_VALUES * side**2 * (4 if is_upcast else value_bytes)
-        drawing_bytes = _DENOISING_VALUES * side**2 * value_bytes
-        if not any(map(_sliceable_decoder, pipelines)):
-            drawing_bytes = max(drawing_bytes, decoding_bytes)
+        workload = cls._compute(
+            tuple(map(_weight_bytes, components.values())), side, dtype, is_upcast=is_upcast
+        )
+        if any(map(_sliceable_decoder, pipelines)):
+            return workload
+        return replace(workload, drawing_bytes=max(workload.drawing_bytes, workload.decoding_bytes))
+
+    @classmethod
+    def estimate(cls, preset: Preset, dtype: str) -> "Workload | None":
+        """Return the workload of a preset without loading it, or None if its sizes are not known.
+
+        Args:
+            preset: The preset.
+            dtype: The type of the numbers that it computes with.
+        """
+        if not preset.component_sizes:
+            return None
+        component_bytes = tuple(
+            size * _VALUE_BYTES[dtype] for size in preset.component_sizes.values()
+        )
+        return cls._compute(
+            component_bytes, preset.side, dtype, is_upcast=preset.decodes_in_float32
+        )
+
+    @classmethod
+    def _compute(
+        cls, component_bytes: tuple[int, ...], side: int, dtype: str, *, is_upcast: bool
+    ) -> "Workload":
+        value_bytes = _VALUE_BYTES[dtype]
         return cls(
-            component_bytes=tuple(map(_weight_bytes, components.values())),
-            drawing_bytes=drawing_bytes,
-            decoding_bytes=decoding_bytes,
+            component_bytes=component_bytes,
+            drawing_bytes=_DENOISING_VALUES * side**2 * value_bytes,
+            decoding_bytes=_DECODING_VALUES * side**2 * (4 if is_upcast else value_bytes),
         )
 
     def resident_bytes(self, offload: Offload) -> int:
@@ -91,7 +116,12 @@ class Workload:
         return max(self.component_bytes, default=0) if offload == "model" else 0
 
     def required_bytes(self, offload: Offload) -> int:
-        """Return how much memory of the device drawing a single image needs."""
+        """Return how much memory of the device drawing a single image needs.
+
+        That is the weights that are on the device at once, plus what denoising or decoding takes,
+        whichever is more, plus a reserve for the kernels. A weight takes 4 bytes in "float32", and
+        2 in half precision. The numbers are computed, and not measured.
+        """
         work_bytes = max(self.drawing_bytes, self.decoding_bytes)
         return self.resident_bytes(offload) + work_bytes + _RESERVED_BYTES
 

@@ -1,7 +1,7 @@
 """The models that you can choose by name, as data: what to download, and how to use it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 __all__ = ["DEFAULT_PRESET", "PRESETS", "Part", "Preset"]
@@ -44,6 +44,10 @@ class Preset:
         is_commercial: Whether the license allows commercial use.
         download_bytes: The size of its largest files, as published: the download is at least this
             large. None if the sizes are not published.
+        component_sizes: How many numbers each component has that stays in memory, such as weights,
+            by its name. They follow from the published configuration of the component. Empty if
+            they are not known.
+        decodes_in_float32: Whether the decoder computes in single precision whatever the `dtype`.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Preset:
     is_gated: bool = False
     is_commercial: bool = True
     download_bytes: int | None = None
+    component_sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    decodes_in_float32: bool = False
 
 
 def _components(*names: str) -> tuple[str, ...]:
@@ -74,6 +80,13 @@ _XL_COMPONENTS = _components(
     *("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae"),
 )
 _ADAPTERS = "h94/IP-Adapter"
+
+_SAFETY_CHECKER = 303_981_845
+_VAE = 83_653_863
+_VIT_L = 303_966_465
+_VIT_H = 632_077_057
+_VIT_BIG_G = 1_844_907_521
+"""The sizes of components that several presets have."""
 
 _SD_VARIATIONS = Preset(
     name="sd-variations",
@@ -99,6 +112,12 @@ _SD_VARIATIONS = Preset(
     license="CreativeML OpenRAIL-M",
     license_url="https://huggingface.co/lambdalabs/sd-image-variations-diffusers",
     download_bytes=3_775_000_000,
+    component_sizes={
+        "image_encoder": _VIT_L,
+        "safety_checker": _SAFETY_CHECKER,
+        "unet": 859_520_964,
+        "vae": _VAE,
+    },
 )
 _UNCLIP = Preset(
     name="unclip",
@@ -122,6 +141,12 @@ _UNCLIP = Preset(
     license="CreativeML OpenRAIL++-M",
     license_url="https://huggingface.co/sd2-community/stable-diffusion-2-1-unclip",
     download_bytes=5_170_000_000,
+    component_sizes={
+        "image_encoder": _VIT_H,
+        "image_normalizer": 2_048,
+        "unet": 870_173_124,
+        "vae": _VAE,
+    },
 )
 _IP_ADAPTER = Preset(
     name="ip-adapter",
@@ -147,6 +172,12 @@ _IP_ADAPTER = Preset(
     strength="how little weight the source has",
     license="CreativeML OpenRAIL-M",
     license_url="https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5",
+    component_sizes={
+        "image_encoder": _VIT_H,
+        "safety_checker": _SAFETY_CHECKER,
+        "unet": 908_602_308,
+        "vae": _VAE,
+    },
 )
 _IP_ADAPTER_XL = Preset(
     name="ip-adapter-xl",
@@ -175,6 +206,12 @@ _IP_ADAPTER_XL = Preset(
     strength="how little weight the source has",
     license="CreativeML OpenRAIL++-M",
     license_url="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+    component_sizes={
+        "image_encoder": _VIT_H,
+        "unet": 2_991_202_308,
+        "vae": _VAE,
+    },
+    decodes_in_float32=True,
 )
 _KANDINSKY = Preset(
     name="kandinsky",
@@ -202,6 +239,11 @@ _KANDINSKY = Preset(
     license="Apache-2.0",
     license_url="https://huggingface.co/kandinsky-community/kandinsky-2-2-decoder",
     download_bytes=8_700_000_000,
+    component_sizes={
+        "image_encoder": _VIT_BIG_G,
+        "movq": 67_832_495,
+        "unet": 1_253_057_288,
+    },
 )
 _FLUX_REDUX = Preset(
     name="flux-redux",
@@ -231,6 +273,12 @@ _FLUX_REDUX = Preset(
     is_gated=True,
     is_commercial=False,
     download_bytes=25_120_000_000,
+    component_sizes={
+        "image_embedder": 64_503_808,
+        "image_encoder": 428_226_329,
+        "transformer": 11_901_408_320,
+        "vae": 83_819_683,
+    },
 )
 
 DEFAULT_PRESET = _SD_VARIATIONS

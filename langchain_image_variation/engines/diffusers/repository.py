@@ -13,10 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from langchain_image_variation.engines.diffusers.byte_sizes import describe_bytes
 from langchain_image_variation.engines.diffusers.hub_errors import (
     ANOTHER_FOLDER,
     hub_page,
     translate_hub_errors,
+    unwritable_cache_error,
 )
 from langchain_image_variation.engines.diffusers.transfer import (
     ByteCount,
@@ -37,7 +39,6 @@ __all__ = [
     "Download",
     "DownloadListener",
     "cached_folder",
-    "describe_bytes",
     "find_folders",
     "plan_download",
 ]
@@ -74,8 +75,9 @@ def cached_folder(part: "Part", cache_dir: CacheDir = None) -> Path | None:
         # Without the list of its files, nobody can tell whether a download was complete.
         return None
     folder = repository_dir / "snapshots" / commit
-    paths = _choose(part, [file.path for file in files])
-    return folder if all((folder / path).is_file() for path in paths) else None
+    sizes = {file.path: getattr(file, "size", 0) for file in files}
+    paths = _choose(part, sizes)
+    return folder if all(_is_whole(folder / path, sizes[path]) for path in paths) else None
 
 
 def find_folders(
@@ -140,6 +142,7 @@ def plan_download(
         RateLimitError: If the Hub gets too many requests.
         EngineConnectionError: If the Hub cannot be reached, or fails.
         ModelNotDownloadedError: If `HF_HUB_OFFLINE` is set.
+        OutputError: If something is missing, and the cache cannot be written to.
     """
     from huggingface_hub import HfApi, constants
 
@@ -147,6 +150,8 @@ def plan_download(
     files: dict[str, list[RemoteFile]] = {}
     for part in parts:
         with translate_hub_errors(model, part.repository, part.revision, endpoint=endpoint):
+            if cached_folder(part, cache_dir) is None:
+                _check_writable(cache_dir)
             info = api.model_info(
                 part.repository,
                 revision=part.revision,
@@ -236,7 +241,10 @@ class Download:
         ):
             cache_dir.mkdir(parents=True, exist_ok=True)
             for file in files:
-                is_present = (repository_dir / "snapshots" / file.commit / file.path).is_file()
+                path = repository_dir / "snapshots" / file.commit / file.path
+                is_present = _is_whole(path, file.size)
+                if not is_present and path.is_file():
+                    _delete(path)
                 # Without links, the library would copy each blob. It downloads these itself.
                 if file.sha256 is None or is_present or not are_symlinks_supported(cache_dir):
                     count.finish_file(file.size)
@@ -268,10 +276,7 @@ class Download:
         return folder
 
     def _check_space(self) -> None:
-        folder = Path(_cache_dir(self.cache_dir))
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        free_bytes = shutil.disk_usage(folder).free
+        free_bytes = shutil.disk_usage(_existing_folder(self.cache_dir)).free
         if self.missing_bytes > free_bytes:
             raise OutputError(
                 f"The model {self.model!r} needs {describe_bytes(self.missing_bytes)} more, but "
@@ -287,10 +292,22 @@ class Download:
     def _present_bytes(self, file: RemoteFile) -> int:
         repository_dir = _repository_dir(file.repository, self.cache_dir)
         blob = repository_dir / "blobs" / (file.sha256 or "-")
-        if (repository_dir / "snapshots" / file.commit / file.path).is_file() or blob.is_file():
+        path = repository_dir / "snapshots" / file.commit / file.path
+        if _is_whole(path, file.size) or _is_whole(blob, file.size):
             return file.size
         partial = blob.with_name(f"{blob.name}.incomplete")
         return min(partial.stat().st_size, file.size) if partial.is_file() else 0
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Return whether a file exists and is complete. Some mirrors do not say how large a file is."""
+    return path.is_file() and (not size or path.stat().st_size == size)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file of the cache, and what it is a link to."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -302,14 +319,6 @@ def _show_bar(model: str, total: int) -> Iterator[DownloadListener]:
         yield lambda done, total: bar.update(done - bar.n)
 
 
-def describe_bytes(size: int) -> str:
-    """Return a size for people, such as "5.2 GB"."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
-
-
 def _choose(part: "Part", paths: Iterable[str]) -> list[str]:
     return choose_files(paths, part.patterns, repository=part.repository, revision=part.revision)
 
@@ -318,6 +327,25 @@ def _cache_dir(cache_dir: CacheDir) -> str:
     from huggingface_hub import constants
 
     return str(Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser())
+
+
+def _existing_folder(cache_dir: CacheDir) -> Path:
+    """Return the folder of the cache, or else the closest one above it that exists."""
+    folder = Path(_cache_dir(cache_dir))
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _check_writable(cache_dir: CacheDir) -> None:
+    """Check that the cache can be written to, before the network is used.
+
+    Raises:
+        OutputError: If it cannot.
+    """
+    folder = _existing_folder(cache_dir)
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise unwritable_cache_error()
 
 
 def _repository_dir(repository: str, cache_dir: CacheDir) -> Path:

@@ -1,12 +1,15 @@
-"""Which files of a repository a model needs, and which of them are safe to load."""
+"""Which files of a repository a model needs, which are safe to load, and which are corrupt."""
 
+import json
 import re
+import zipfile
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from langchain_image_variation.exceptions import InvalidRequestError
 
-__all__ = ["DEFAULT_REVISION", "choose_files"]
+__all__ = ["DEFAULT_REVISION", "choose_files", "find_corrupt_file"]
 
 _SAFE = ".safetensors"
 _PICKLE = ".bin"
@@ -68,6 +71,52 @@ def choose_files(
             param="model",
         )
     return sorted(matches - unneeded)
+
+
+def find_corrupt_file(folder: Path) -> str | None:
+    """Return the first file of a model that is missing or corrupt, or None if all look right.
+
+    This checks what is quick to check: the structure of each file, and whether it is complete.
+
+    Args:
+        folder: The folder of the model, or of a part of it.
+
+    Returns:
+        The path of the file in the folder, with slashes.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        try:
+            if path.name.endswith(_INDEX):
+                # The weights are in several files, which this one lists.
+                for shard in sorted({*json.loads(path.read_bytes())["weight_map"].values()}):
+                    if not (path.parent / shard).is_file():
+                        return f"{_folder(name)}/{shard}".lstrip("/")
+            elif path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.suffix == _SAFE:
+                _check_safetensors(path)
+            elif path.suffix == _PICKLE and not _is_whole_pickle(path):
+                return name
+        except Exception:
+            # Whatever the reader says about the file, it cannot read it.
+            return name
+    return None
+
+
+def _check_safetensors(path: Path) -> None:
+    """Read the header of a file, which says how long the file is."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np"):
+        pass
+
+
+def _is_whole_pickle(path: Path) -> bool:
+    """Return whether a file has an end. Since version 1.6, torch puts pickles into ZIP files."""
+    with path.open("rb") as stream:
+        is_old = stream.read(1) == b"\x80"
+    return is_old or zipfile.is_zipfile(path)
 
 
 def _folder(path: str) -> str:

@@ -1,6 +1,5 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,19 +153,3 @@ def test_a_fork_cannot_use_the_gpu() -> None:
         choose_device("auto", hardware)
     assert raised.value.hint is not None
     assert "spawn" in raised.value.hint
-
-
-def test_a_container_has_less_memory(tmp_path: Path) -> None:
-    """In a container with a limit, free memory is what remains of it; its file cache is free."""
-    skip_without("psutil")
-    from langchain_image_variation.engines.diffusers.devices import free_main_memory
-
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("900000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100000\nactive_file 5\n")
-    unlimited = free_main_memory(tmp_path)
-    assert unlimited > 10**6
-    (tmp_path / "memory.max").write_text("1000000\n")
-    assert free_main_memory(tmp_path) == 200_000
-    (tmp_path / "memory.max").write_text("500000\n")
-    assert free_main_memory(tmp_path) == 0

@@ -11,9 +11,15 @@ import torch
 from PIL import Image, ImageChops
 
 from langchain_image_variation.engines.call import call_engine, call_engine_async
-from langchain_image_variation.engines.context import Progress, cancellation
+from langchain_image_variation.engines.context import (
+    Progress,
+    ProgressReporter,
+    call_context,
+    cancellation,
+)
 from langchain_image_variation.engines.diffusers.families import load_family
 from langchain_image_variation.engines.diffusers.presets import PRESETS
+from langchain_image_variation.exceptions import EngineError, InvalidRequestError
 from tests.engines.diffusers.calls import LAKE, make_engine, make_request, open_images, png_of
 from tests.engines.diffusers.conftest import MakeTinyModel
 
@@ -96,8 +102,78 @@ def test_progress_follows_the_steps(preset: str, tiny_model: MakeTinyModel) -> N
     engine = make_engine(tiny_model(preset), steps=2, batch=1)
     reports: list[Progress] = []
     call_engine(engine, make_request(n=2), progress=reports.append)
-    assert [report.share for report in reports] == [0, 0.25, 0.5, 0.75, 1]
-    assert [report.finished for report in reports] == [0, 0, 1, 1, 2]
+    steps = [report for report in reports if report.activity is None]
+    assert [report.share for report in steps] == [0, 0.25, 0.5, 0.75, 1]
+    assert [report.finished for report in steps] == [0, 0, 1, 1, 2]
+    engine.close()
+
+
+COMPONENTS = {
+    "sd-variations": {"image_encoder", "unet", "vae"},
+    "unclip": {"image_encoder", "image_normalizer", "text_encoder", "unet", "vae"},
+    "ip-adapter": {"image_encoder", "text_encoder", "unet", "vae"},
+    "ip-adapter-xl": {"image_encoder", "text_encoder", "text_encoder_2", "unet", "vae"},
+    "kandinsky": {"image_encoder", "movq", "unet"},
+    "flux-redux": {"image_embedder", "image_encoder", "transformer", "vae"},
+}
+
+
+@EACH
+def test_the_scheduler_can_be_chosen(preset: str, tiny_model: MakeTinyModel) -> None:
+    """Each scheduler draws its own images. A model that DPM-Solver++ cannot draw refuses it."""
+    engines = {
+        scheduler: make_engine(tiny_model(preset), steps=3, scheduler=scheduler)
+        for scheduler in ("auto", "model", "dpm-solver++")
+    }
+    if preset == "flux-redux":
+        with pytest.raises(InvalidRequestError, match="cannot draw with the scheduler") as caught:
+            engines["dpm-solver++"].create_variation(make_request())
+        assert caught.value.param == "scheduler"
+        return
+    images = {
+        scheduler: engine.create_variation(make_request()).data[0].read()
+        for scheduler, engine in engines.items()
+    }
+    assert images["model"] != images["dpm-solver++"]
+    is_replaced = preset in ("sd-variations", "ip-adapter")
+    assert images["auto"] == images["dpm-solver++" if is_replaced else "model"]
+    for engine in engines.values():
+        engine.close()
+
+
+@EACH
+def test_loading_is_reported(preset: str, tiny_model: MakeTinyModel) -> None:
+    """The first call reports each component before it loads it, and the next call none."""
+    engine = make_engine(tiny_model(preset), steps=1)
+    for expected in (COMPONENTS[preset], set()):
+        reports: list[Progress] = []
+        call_engine(engine, make_request(), progress=reports.append)
+        activities = [report.activity for report in reports if report.activity]
+        assert set(activities) == {f"loading {name}" for name in expected}
+        assert len(activities) == len(expected)
+        assert [report.activity for report in reports[len(activities) :]] == [None, None]
+        assert {report[:3] for report in reports[: len(activities)]} <= {(0, 1, 0)}
+    engine.close()
+
+
+@EACH
+def test_loading_stops_at_the_next_component(preset: str, tiny_model: MakeTinyModel) -> None:
+    """If a call is cancelled while it loads, the next component is not loaded. Later calls load."""
+    engine = make_engine(tiny_model(preset), steps=1)
+    reports: list[Progress] = []
+    cancelled = threading.Event()
+
+    def cancel(report: Progress) -> None:
+        reports.append(report)
+        cancelled.set()
+
+    with (
+        pytest.raises(EngineError, match="cancelled"),
+        call_context(ProgressReporter(1, cancel), cancelled),
+    ):
+        engine.create_variation(make_request())
+    assert len(reports) == 1
+    assert engine.create_variation(make_request()).data
     engine.close()
 
 
@@ -115,7 +191,7 @@ def test_a_cancelled_call_stops_at_the_next_step(preset: str, tiny_model: MakeTi
 
         def count(report: Progress) -> None:
             nonlocal steps
-            steps += 1
+            steps += report.activity is None
             if steps == 2:
                 is_cancelled = cancellation()
                 began.set()
@@ -151,9 +227,12 @@ def test_an_error_of_the_listener_ends_the_call(preset: str, tiny_model: MakeTin
         shares.append(report.share)
         raise LookupError
 
-    with pytest.raises(LookupError):
-        call_engine(engine, make_request(), progress=fail)
-    assert shares == [0]
+    # The first call fails while the model is loaded, and the second one at the first step.
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            call_engine(engine, make_request(), progress=fail)
+        engine.create_variation(make_request())
+    assert shares == [0, 0]
     engine.close()
 
 

@@ -4,9 +4,11 @@ import pytest
 
 from langchain_image_variation.engines.diffusers.main_memory import (
     check_main_memory,
+    free_main_memory,
     least_bytes_to_load,
 )
 from langchain_image_variation.exceptions import EngineError
+from tests.extras import skip_without
 
 
 def write(folder: Path, **sizes: int) -> None:
@@ -58,3 +60,17 @@ def test_too_little_main_memory_is_an_error(model: list[Path]) -> None:
         check_main_memory("mine", model, "bfloat16", 10**9)
     assert raised.value.hint is not None
     assert "dtype" not in raised.value.hint
+
+
+def test_a_container_has_less_memory(tmp_path: Path) -> None:
+    """In a container with a limit, free memory is what remains of it; its file cache is free."""
+    skip_without("psutil")
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100000\nactive_file 5\n")
+    unlimited = free_main_memory(tmp_path)
+    assert unlimited > 10**6
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert free_main_memory(tmp_path) == 200_000
+    (tmp_path / "memory.max").write_text("500000\n")
+    assert free_main_memory(tmp_path) == 0

@@ -153,3 +153,13 @@ def test_the_fingerprint_covers_the_files(tmp_path: Path) -> None:
     (moved / "more").write_text("x")
     assert fingerprint_folder(read_model(moved, None, find_nothing)) != first
     assert fingerprint_folder(read_model("unclip", None, find_nothing)) is None
+
+
+def test_a_misspelled_preset_is_suggested() -> None:
+    """A name that is close to a preset's gets a suggestion, and any other name none."""
+    for model in ("sd-variation", "SD-Variations"):
+        with pytest.raises(InvalidRequestError, match=r"\. Did you mean 'sd-variations'\?$"):
+            model_name(model)
+    with pytest.raises(InvalidRequestError) as caught:
+        model_name("magic")
+    assert "mean" not in caught.value.message

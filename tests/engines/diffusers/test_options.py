@@ -1,4 +1,5 @@
 import gc
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,17 @@ def test_a_closed_engine_says_so(tiny_model: MakeTinyModel) -> None:
     other.close()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_draws_nearly_the_same(dtype: str, tiny_model: MakeTinyModel) -> None:
-    """Half precision works on the CPU too, and images are not black."""
-    engine = make_engine(tiny_model("sd-variations"), dtype=dtype)
+def test_half_precision_draws_nearly_the_same(tiny_model: MakeTinyModel) -> None:
+    """Half precision works on the CPU too, and images are not black. "float16" is refused."""
+    model = tiny_model("sd-variations")
+    engine = make_engine(model, dtype="bfloat16")
     (image,) = open_images(engine.create_variation(make_request()))
     assert image.getbbox() is not None
+    engine.close()
+    engine = make_engine(model, dtype="float16")
+    with pytest.raises(InvalidRequestError, match="Pass dtype='bfloat16'") as caught:
+        engine.create_variation(make_request())
+    assert caught.value.param == "dtype"
     engine.close()
 
 
@@ -198,11 +204,35 @@ def test_a_damaged_model_is_an_error(
     if content is not None:
         (folder / name).write_bytes(content)
     engine = make_engine(folder)
-    with pytest.raises(
-        EngineError, match=r"The files of the model 'mine' cannot be loaded"
-    ) as caught:
+    with pytest.raises(EngineError) as caught:
         engine.create_variation(make_request())
+    assert caught.value.message.startswith(
+        (
+            "The files of the model 'mine' cannot be loaded: ",
+            f"The file {name!r} of the model 'mine' is missing or corrupt.",
+        )
+    )
     assert str(tmp_path) not in caught.value.message
+    engine.close()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_a_truncated_file_is_named(form: str, tiny_model: MakeTinyModel, tmp_path: Path) -> None:
+    """The error for a file whose end is missing names it, and says how to get it again."""
+    from tests.engines.diffusers.tiny import convert_to_bin
+
+    folder = shutil.copytree(tiny_model("sd-variations"), tmp_path / "mine")
+    if form == "bin":
+        convert_to_bin(folder)
+    weights = folder / f"unet/diffusion_pytorch_model.{form}"
+    os.truncate(weights, weights.stat().st_size - 1000)
+    engine = make_engine(folder)
+    with pytest.raises(EngineError) as caught:
+        engine.create_variation(make_request())
+    name = f"unet/diffusion_pytorch_model.{form}"
+    message = f"The file {name!r} of the model 'mine' is missing or corrupt."
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint == "Save the model again, or copy its folder again."
     engine.close()
 
 

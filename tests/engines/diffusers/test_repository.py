@@ -107,6 +107,19 @@ def run_find(hub: FakeHub, cache: Path, **env: str) -> "subprocess.Popen[str]":
     )
 
 
+def test_a_truncated_file_is_downloaded_again(hub: FakeHub, tmp_path: Path) -> None:
+    """A file of the cache that lost its end counts as missing, and a download replaces it."""
+    folder = plan(hub, tmp_path).run(lambda done, total: None)["pipeline"]
+    assert cached_folder(PART, tmp_path) == folder
+    for name in ("unet/diffusion_pytorch_model.safetensors", "model_index.json"):
+        os.truncate(folder / name, len(FILES[name]) - 1)
+        assert cached_folder(PART, tmp_path) is None
+        download = plan(hub, tmp_path)
+        assert download.missing_bytes == len(FILES[name])
+        assert download.run(lambda done, total: None) == {"pipeline": folder}
+        assert (folder / name).read_bytes() == FILES[name]
+
+
 def test_needed_files_are_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     """The files of the patterns arrive, in the safe format, and nothing else is fetched."""
     download = plan(hub, tmp_path)
@@ -499,3 +512,11 @@ def test_stalled_download_times_out(hub: FakeHub, tmp_path: Path) -> None:
     assert "continues where it stopped" in message
     [partial] = tmp_path.rglob("*.incomplete")
     assert partial.stat().st_size > 10_000_000
+
+
+def test_an_unwritable_cache_is_found_first(hub: FakeHub, tmp_path: Path) -> None:
+    """If the cache cannot be written to, no request is sent."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="The folder for models cannot be written to"):
+        plan(hub, tmp_path / "file" / "cache")
+    assert not hub.requests

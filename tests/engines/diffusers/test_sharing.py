@@ -252,7 +252,11 @@ def test_offloaded_models_draw_the_same(tiny_model: MakeTinyModel, preset: str) 
     from PIL import Image
 
     from langchain_image_variation.engines.diffusers.devices import choose_device
-    from langchain_image_variation.engines.diffusers.families import Loaded, Settings, load_family
+    from langchain_image_variation.engines.diffusers.families import (
+        Pipelines,
+        Settings,
+        load_family,
+    )
     from langchain_image_variation.engines.diffusers.models import read_model
     from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
     from langchain_image_variation.engines.diffusers.placement import Offload, Placement
@@ -265,7 +269,7 @@ def test_offloaded_models_draw_the_same(tiny_model: MakeTinyModel, preset: str) 
     source = Image.effect_mandelbrot((64, 64), (-2, -1, 1, 1), 50).convert("RGB")
     settings = Settings(steps=2, guidance_scale=3.0, strength=0.5)
 
-    def draw_batch(encoded: Any, loaded: Loaded, seeds: Sequence[int]) -> list[Any]:
+    def draw_batch(encoded: Any, loaded: Pipelines, seeds: Sequence[int]) -> list[Any]:
         return family.draw(loaded, encoded, seeds, settings, lambda share: None)
 
     drawings = []

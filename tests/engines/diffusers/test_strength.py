@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, load_family
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, load_family
 from langchain_image_variation.engines.diffusers.presets import PRESETS
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -56,7 +56,7 @@ def settle(preset: str, strength: float, guidance_scale: float | None = None) ->
         "kandinsky": (torch.ones(1, 8), torch.zeros(1, 8)),
         "flux-redux": (torch.ones(1, 4, 8), torch.zeros(1, 8)),
     }[preset]
-    load_family(chosen.family).draw(Loaded(pipeline), encoded, [7], settings, lambda share: None)
+    load_family(chosen.family).draw(Pipelines(pipeline), encoded, [7], settings, lambda share: None)
     return pipeline
 
 

@@ -11,7 +11,10 @@ from typing import Any, Protocol, TypeAlias
 
 from PIL import Image
 
-__all__ = ["Family", "Loaded", "Settings", "Step", "load_family"]
+__all__ = ["SCHEDULERS", "Family", "Pipelines", "Settings", "Step", "load_family"]
+
+SCHEDULERS = ("auto", "model", "dpm-solver++")
+"""The values of the option `scheduler`. "model" is the one that the model came with."""
 
 Step: TypeAlias = Callable[[float], None]
 """Called before each pass of the denoiser with the share of the drawing that is done, from 0 to 1.
@@ -36,7 +39,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Pipelines:
     """A loaded model.
 
     Args:
@@ -64,26 +67,32 @@ class Family(Protocol):
     prefers_bfloat16: bool
     """Whether the numbers of the model are too large for float16."""
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    takes_dpm_solver: bool
+    """Whether its pipeline can draw with the scheduler DPM-Solver++."""
+
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Pipelines:
         """Return the model, in the main memory.
 
         Args:
             folders: The folder of each part of the model, by its name.
             dtype: The `torch.dtype` of the weights.
             safety: Whether to load the safety checker, if the model has one.
+            scheduler: One of `SCHEDULERS`. "dpm-solver++" needs `takes_dpm_solver`.
         """
         ...
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """Return the width and height of the images that the model draws, in pixels."""
         ...
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return what the model sees in a source: an RGB image of any size."""
         ...
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """Return one image for each seed, all of the model's own size.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
@@ -28,25 +28,28 @@ class FluxReduxFamily:
 
     batches = True
     prefers_bfloat16 = True
+    takes_dpm_solver = False
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Pipelines:
         """See `Family.load`. These models have no safety checker."""
         from diffusers import FluxPipeline, FluxPriorReduxPipeline
 
         pipeline = load_pipeline(FluxPipeline, folders["pipeline"], dtype, **_NO_TEXT)
         encoder = load_pipeline(FluxPriorReduxPipeline, folders["redux"], dtype, **_NO_TEXT)
-        return Loaded(pipeline, encoder)
+        return Pipelines(pipeline, encoder)
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return int(loaded.pipeline.default_sample_size * loaded.pipeline.vae_scale_factor)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the embedding of the image, and an empty pooled one."""
         return loaded.encoder(image, return_dict=False)
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         # The pipeline does not repeat embeddings for several images itself.

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
     load_pipeline,
     to_images,
     unet_side,
-    use_few_steps,
 )
 from langchain_image_variation.engines.diffusers.families.seeds import generators
 
@@ -30,8 +30,11 @@ class ImageVariationFamily:
 
     batches = True
     prefers_bfloat16 = False
+    takes_dpm_solver = True
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Pipelines:
         """See `Family.load`."""
         from diffusers import StableDiffusionImageVariationPipeline
 
@@ -39,14 +42,14 @@ class ImageVariationFamily:
         pipeline = load_pipeline(
             StableDiffusionImageVariationPipeline, folders["pipeline"], dtype, **no_checker
         )
-        use_few_steps(pipeline)
-        return Loaded(pipeline)
+        choose_scheduler(pipeline, scheduler)
+        return Pipelines(pipeline)
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return unet_side(loaded.pipeline)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the pixels as the image encoder was trained on them: resized without antialiasing.
 
         The pipeline's own preprocessing antialiases, which gives worse images.
@@ -62,7 +65,7 @@ class ImageVariationFamily:
         return (pixels - mean) / deviation
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         output = call_pipeline(

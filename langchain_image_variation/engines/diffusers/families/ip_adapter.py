@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
+    load_component,
     load_pipeline,
     to_images,
     unet_side,
-    use_few_steps,
 )
 from langchain_image_variation.engines.diffusers.families.prompt import encode_empty_prompt
 from langchain_image_variation.engines.diffusers.families.seeds import generators
@@ -31,34 +32,40 @@ class IPAdapterFamily:
 
     batches = True
     prefers_bfloat16 = False
+    takes_dpm_solver = True
     _weights: ClassVar[tuple[str, str]] = ("models", "ip-adapter-plus_sd15.safetensors")
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Pipelines:
         """See `Family.load`."""
         from diffusers import StableDiffusionPipeline
 
         no_checker = {} if safety else {"safety_checker": None, "requires_safety_checker": False}
         pipeline = load_pipeline(StableDiffusionPipeline, folders["pipeline"], dtype, **no_checker)
-        use_few_steps(pipeline)
+        choose_scheduler(pipeline, scheduler)
         self._load_adapter(pipeline, folders["adapter"])
         prompt = encode_empty_prompt(pipeline, "prompt_embeds", "negative_prompt_embeds")
-        return Loaded(pipeline, prompt=prompt)
+        return Pipelines(pipeline, prompt=prompt)
 
     def _load_adapter(self, pipeline: Any, folder: Path) -> None:
+        from transformers import CLIPVisionModelWithProjection
+
+        pipeline.register_modules(
+            image_encoder=load_component(
+                CLIPVisionModelWithProjection, folder / _ENCODER_FOLDER, pipeline.dtype
+            )
+        )
         subfolder, weights = self._weights
         pipeline.load_ip_adapter(
-            str(folder),
-            subfolder=subfolder,
-            weight_name=weights,
-            image_encoder_folder=_ENCODER_FOLDER,
-            local_files_only=True,
+            str(folder), subfolder=subfolder, weight_name=weights, local_files_only=True
         )
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return unet_side(loaded.pipeline)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the embeddings of the image and of no image, for each adapter."""
         import torch
 
@@ -69,7 +76,7 @@ class IPAdapterFamily:
             )
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         pipeline = loaded.pipeline
@@ -94,14 +101,16 @@ class IPAdapterXLFamily(IPAdapterFamily):
 
     _weights = ("sdxl_models", "ip-adapter-plus_sdxl_vit-h.safetensors")
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Pipelines:
         """See `Family.load`."""
         from diffusers import StableDiffusionXLPipeline
 
         pipeline = load_pipeline(
             StableDiffusionXLPipeline, folders["pipeline"], dtype, add_watermarker=False
         )
-        use_few_steps(pipeline)
+        choose_scheduler(pipeline, scheduler)
         self._load_adapter(pipeline, folders["adapter"])
         prompt = encode_empty_prompt(
             pipeline,
@@ -110,4 +119,4 @@ class IPAdapterXLFamily(IPAdapterFamily):
             "pooled_prompt_embeds",
             "negative_pooled_prompt_embeds",
         )
-        return Loaded(pipeline, prompt=prompt)
+        return Pipelines(pipeline, prompt=prompt)

@@ -6,10 +6,12 @@ from typing import Any
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
+    load_component,
     load_pipeline,
     to_images,
 )
@@ -28,16 +30,20 @@ class KandinskyFamily:
 
     batches = True
     prefers_bfloat16 = False
+    takes_dpm_solver = True
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Pipelines:
         """See `Family.load`. These models have no safety checker."""
         from diffusers import KandinskyV22Pipeline, KandinskyV22PriorPipeline
         from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
         pipeline = load_pipeline(KandinskyV22Pipeline, folders["pipeline"], dtype)
+        choose_scheduler(pipeline, scheduler)
         folder = folders["encoder"]
-        image_encoder = CLIPVisionModelWithProjection.from_pretrained(
-            folder, subfolder="image_encoder", dtype=dtype, local_files_only=True
+        image_encoder = load_component(
+            CLIPVisionModelWithProjection, folder / "image_encoder", dtype
         )
         encoder = KandinskyV22PriorPipeline(
             prior=None,
@@ -49,13 +55,13 @@ class KandinskyFamily:
                 folder, subfolder="image_processor", local_files_only=True
             ),
         )
-        return Loaded(pipeline, encoder)
+        return Pipelines(pipeline, encoder)
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return int(loaded.pipeline.unet.config.sample_size * loaded.pipeline.movq_scale_factor)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the embeddings of the image and of a black one."""
         import torch
 
@@ -70,7 +76,7 @@ class KandinskyFamily:
         return embedding, black
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         pipeline = loaded.pipeline

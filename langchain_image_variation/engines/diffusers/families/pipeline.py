@@ -1,5 +1,6 @@
 """What all families do with a diffusers pipeline: load it, and call it step by step."""
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from langchain_image_variation.cancellation import check_cancellation
+from langchain_image_variation.engines.context import progress_reporter
 from langchain_image_variation.engines.diffusers.families import Step
+from langchain_image_variation.engines.diffusers.models import INDEX_NAME
 from langchain_image_variation.exceptions import EngineError
 
 if TYPE_CHECKING:
@@ -17,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "call_pipeline",
+    "choose_scheduler",
+    "load_component",
     "load_pipeline",
     "quiet_loading",
     "to_images",
     "unet_side",
-    "use_few_steps",
 ]
 
 
@@ -35,12 +40,60 @@ def load_pipeline(pipeline_class: Any, folder: Path, dtype: Any, **components: A
         folder: The folder of its `model_index.json`.
         dtype: The `torch.dtype` of its weights.
         **components: Components to use instead of loading them. None leaves one out.
+
+    Raises:
+        EngineError: If the call was cancelled.
     """
+    for name, component_class in _model_classes(folder).items():
+        if name not in components:
+            components[name] = load_component(component_class, folder / name, dtype)
     pipeline = pipeline_class.from_pretrained(
         folder, dtype=dtype, local_files_only=True, **components
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def load_component(component_class: Any, folder: Path, dtype: Any) -> Any:
+    """Return a component with weights from its folder, after reporting that it is being loaded.
+
+    Args:
+        component_class: Its class.
+        folder: The folder of its `config.json`.
+        dtype: The `torch.dtype` of its weights.
+
+    Raises:
+        EngineError: If the call was cancelled.
+    """
+    check_cancellation()
+    progress_reporter().report_activity(f"loading {folder.name}")
+    return component_class.from_pretrained(folder, dtype=dtype, local_files_only=True)
+
+
+def _model_classes(folder: Path) -> dict[str, Any]:
+    """Return the classes of the components of a pipeline that have weights, by their names.
+
+    These are the components that take long to load. A pipeline loads the others itself.
+    """
+    import diffusers
+    import torch
+    import transformers
+
+    classes = {}
+    for name, kind in json.loads((folder / INDEX_NAME).read_bytes()).items():
+        library, class_name = kind if isinstance(kind, list) and len(kind) == 2 else (None, None)
+        if library == "transformers":
+            module: Any = transformers
+        elif library == "diffusers":
+            module = diffusers
+        else:
+            # Some pipelines bring models of their own along.
+            module = getattr(diffusers.pipelines, str(library), None)
+        found = getattr(module, str(class_name), None)
+        if isinstance(found, type) and issubclass(found, torch.nn.Module):
+            if (folder / name).is_dir():
+                classes[name] = found
+    return classes
 
 
 @contextmanager
@@ -65,14 +118,22 @@ def quiet_loading() -> Iterator[None]:
         yield
 
 
-def use_few_steps(pipeline: Any) -> None:
-    """Replace the scheduler PNDM, which needs about 50 steps, by DPM-Solver++, which needs 20.
+def choose_scheduler(pipeline: Any, scheduler: str) -> None:
+    """Replace a pipeline's scheduler by DPM-Solver++, which needs about 20 steps.
 
-    Other schedulers are kept: their model may have been distilled for them.
+    https://huggingface.co/docs/diffusers/api/schedulers/multistep_dpm_solver
+
+    Args:
+        pipeline: The pipeline.
+        scheduler: "auto" replaces only PNDM, which needs about 50 steps. Other schedulers are kept,
+            since their model may have been distilled for them. "dpm-solver++" replaces any, and
+            "model" none.
     """
     from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 
-    if isinstance(pipeline.scheduler, PNDMScheduler):
+    if scheduler == "dpm-solver++" or (
+        scheduler == "auto" and isinstance(pipeline.scheduler, PNDMScheduler)
+    ):
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Loaded, Settings, Step
+from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
+    choose_scheduler,
     load_pipeline,
     to_images,
     unet_side,
-    use_few_steps,
 )
 from langchain_image_variation.engines.diffusers.families.prompt import encode_empty_prompt
 from langchain_image_variation.engines.diffusers.families.seeds import generators
@@ -29,23 +29,26 @@ class UnCLIPFamily:
 
     batches = False
     prefers_bfloat16 = False
+    takes_dpm_solver = True
     # The pipeline draws the noise on the embedding once for all images of a call, so an image would
     # depend on the others.
 
-    def load(self, folders: Mapping[str, Path], dtype: Any, *, safety: bool) -> Loaded:
+    def load(
+        self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
+    ) -> Pipelines:
         """See `Family.load`. These models have no safety checker."""
         from diffusers import StableUnCLIPImg2ImgPipeline
 
         pipeline = load_pipeline(StableUnCLIPImg2ImgPipeline, folders["pipeline"], dtype)
-        use_few_steps(pipeline)
+        choose_scheduler(pipeline, scheduler)
         prompt = encode_empty_prompt(pipeline, "prompt_embeds", "negative_prompt_embeds")
-        return Loaded(pipeline, prompt=prompt)
+        return Pipelines(pipeline, prompt=prompt)
 
-    def side(self, loaded: Loaded) -> int:
+    def side(self, loaded: Pipelines) -> int:
         """See `Family.side`."""
         return unet_side(loaded.pipeline)
 
-    def encode(self, loaded: Loaded, image: Image.Image) -> Any:
+    def encode(self, loaded: Pipelines, image: Image.Image) -> Any:
         """Return the embedding of the image."""
         import torch
 
@@ -58,7 +61,7 @@ class UnCLIPFamily:
             ).image_embeds
 
     def draw(
-        self, loaded: Loaded, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         (generator,) = generators(seeds)

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from langchain_image_variation.engines.diffusers.loaded_pipelines import SharedPipeline
+from langchain_image_variation.engines.diffusers.shared_models import SharedModel
 from langchain_image_variation.exceptions import EngineError
 
 
@@ -60,9 +60,9 @@ class Loader:
         return sum(reference() is not None for reference in self.pipelines)
 
 
-def share(key: str, loader: Loader) -> SharedPipeline[Pipeline]:
+def share(key: str, loader: Loader) -> SharedModel[Pipeline]:
     """Return a share. Tests use keys of their own, as all of them run in one process."""
-    return SharedPipeline(key, loader)
+    return SharedModel(key, loader)
 
 
 @contextmanager
@@ -253,7 +253,7 @@ def test_pipelines_take_turns_on_a_device(
     barrier = threading.Barrier(2, timeout=seconds)
     results: list[bool] = []
 
-    def use(shared: SharedPipeline[Pipeline]) -> None:
+    def use(shared: SharedModel[Pipeline]) -> None:
         with shared.lease():
             try:
                 barrier.wait()

@@ -1,8 +1,8 @@
-"""One loaded pipeline per process, shared by all engines that have the same options.
+"""One loaded model per process, shared by all engines that have the same options.
 
 Engines come and go: a batch creates one for each source, and a server one for each request with a
-seed. A model takes gigabytes and many seconds to load. So an engine holds a `SharedPipeline`. The
-pipeline is loaded when the first of them is used, and freed when the last one is closed or
+seed. A model takes gigabytes and many seconds to load. So an engine holds a `SharedModel`. The
+model is loaded when the first of them is used, and freed when the last one is closed or
 forgotten.
 
 A device makes the images of one call at a time. The other calls wait, in order.
@@ -22,8 +22,8 @@ from langchain_image_variation.exceptions import EngineError
 __all__ = [
     "POLL_SECONDS",
     "Loadable",
-    "PipelineLoader",
-    "SharedPipeline",
+    "SharedModel",
+    "SharedModelLoader",
     "is_forked_child",
 ]
 
@@ -32,10 +32,10 @@ POLL_SECONDS = 0.1
 
 
 class Loadable(Protocol):
-    """A pipeline in memory."""
+    """A model in memory."""
 
     def free(self) -> None:
-        """Release the memory. The pipeline is not used again."""
+        """Release the memory. The model is not used again."""
         ...
 
 
@@ -43,34 +43,34 @@ T = TypeVar("T", bound=Loadable)
 T_co = TypeVar("T_co", bound=Loadable, covariant=True)
 
 
-class PipelineLoader(Protocol[T_co]):
-    """Loads a pipeline. Its methods are called in this order, and not before the first use."""
+class SharedModelLoader(Protocol[T_co]):
+    """Loads a model. Its methods are called in this order, and not before the first use."""
 
     def device_name(self) -> str:
-        """Return the device that the pipeline uses, such as "cuda:0"."""
+        """Return the device that the model uses, such as "cuda:0"."""
         ...
 
     def fetch(self) -> None:
-        """Download what is missing. Meanwhile, other pipelines may use the device."""
+        """Download what is missing. Meanwhile, other models may use the device."""
         ...
 
     def load(self) -> T_co:
-        """Return the pipeline, loaded from what `fetch` has downloaded."""
+        """Return the model, loaded from what `fetch` has downloaded."""
         ...
 
 
-class SharedPipeline(Generic[T]):
-    """An engine's share of a pipeline that is loaded at most once per process.
+class SharedModel(Generic[T]):
+    """An engine's share of a model that is loaded at most once per process.
 
     Threads may use it at once. In a forked child, which cannot use its parent's devices, the
-    pipeline is loaded again.
+    model is loaded again.
 
     Args:
-        key: Pipelines with equal keys are the same. It holds every option that the loader uses.
-        loader: Loads the pipeline if no other engine has loaded it.
+        key: Models with equal keys are the same. It holds every option that the loader uses.
+        loader: Loads the model if no other engine has loaded it.
     """
 
-    def __init__(self, key: Hashable, loader: PipelineLoader[T]) -> None:
+    def __init__(self, key: Hashable, loader: SharedModelLoader[T]) -> None:
         self._key = key
         self._loader = loader
         self._is_closed = False
@@ -78,17 +78,17 @@ class SharedPipeline(Generic[T]):
 
     @contextmanager
     def lease(self, is_cancelled: Callable[[], bool] = lambda: False) -> Iterator[T]:
-        """Wait for this call's turn, and use the pipeline until the block ends.
+        """Wait for this call's turn, and use the model until the block ends.
 
-        The first lease loads the pipeline. If loading fails, the next lease tries again. A lease
-        that begins after `close` keeps the pipeline only until it ends.
+        The first lease loads the model. If loading fails, the next lease tries again. A lease
+        that begins after `close` keeps the model only until it ends.
 
         Args:
             is_cancelled: Returns whether to stop waiting.
 
         Raises:
             EngineError: If the call is cancelled while it waits, or if this thread already uses the
-                pipeline or its device.
+                model or its device.
             ImageVariationError: If the loader fails.
         """
         if self._process is not _process:
@@ -99,27 +99,27 @@ class SharedPipeline(Generic[T]):
         try:
             with slot.turn.take(is_cancelled):
                 device_turn = process.device_turn(self._loader.device_name())
-                if slot.pipeline is None:
+                if slot.model is None:
                     self._loader.fetch()
                 with device_turn.take(is_cancelled):
-                    if slot.pipeline is None:
-                        slot.pipeline = self._loader.load()
-                    # Equal keys have loaders of the same kind of pipeline.
-                    yield cast(T, slot.pipeline)
+                    if slot.model is None:
+                        slot.model = self._loader.load()
+                    # Equal keys have loaders of the same kind of model.
+                    yield cast(T, slot.model)
         finally:
             process.remove_user(slot)
 
-    def share(self) -> "SharedPipeline[T]":
-        """Return another share of the same pipeline, for a copy of the engine."""
-        return SharedPipeline(self._key, self._loader)
+    def share(self) -> "SharedModel[T]":
+        """Return another share of the same model, for a copy of the engine."""
+        return SharedModel(self._key, self._loader)
 
     def close(self) -> None:
-        """Give up this share. The pipeline is freed if it was the last one."""
+        """Give up this share. The model is freed if it was the last one."""
         self._is_closed = True
         self._leave()
 
     def _join(self) -> None:
-        """Count as a user of the pipeline from now on, and forget any earlier process."""
+        """Count as a user of the model from now on, and forget any earlier process."""
         self._process = _process
         if not self._is_closed:
             slot = _process.add_user(self._key)
@@ -167,18 +167,18 @@ class _Turn:
 
 
 class _Slot:
-    """The place of one pipeline in a process."""
+    """The place of one model in a process."""
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.users = 0
         """The number of shares and leases."""
         self.turn = _Turn()
-        self.pipeline: Loadable | None = None
+        self.model: Loadable | None = None
 
 
 class _Process:
-    """The pipelines of one process, and the turns of its devices."""
+    """The models of one process, and the turns of its devices."""
 
     def __init__(self) -> None:
         self._id = os.getpid()
@@ -194,7 +194,7 @@ class _Process:
             return self._device_turns.setdefault(device, _Turn())
 
     def add_user(self, key: Hashable) -> _Slot:
-        """Count one more user of a pipeline, and return its slot."""
+        """Count one more user of a model, and return its slot."""
         with self._lock:
             slot = self._slots.setdefault(key, _Slot(key))
             slot.users += 1
@@ -202,7 +202,7 @@ class _Process:
         return slot
 
     def remove_user(self, slot: _Slot) -> None:
-        """Count one user less. The last one frees the pipeline.
+        """Count one user less. The last one frees the model.
 
         The garbage collector may call this at any moment, even in a thread that holds the lock.
         """
@@ -218,9 +218,9 @@ class _Process:
             finally:
                 self._lock.release()
             for slot in unused:
-                pipeline, slot.pipeline = slot.pipeline, None
-                if pipeline is not None:
-                    pipeline.free()
+                model, slot.model = slot.model, None
+                if model is not None:
+                    model.free()
 
     def _remove_unused_slots(self) -> list[_Slot]:
         unused = []
@@ -235,7 +235,7 @@ class _Process:
 
 _process = _Process()
 _parents: list[_Process] = []
-"""In a forked child, what it inherited. Freeing a parent's pipeline would fail, so it is kept."""
+"""In a forked child, what it inherited. Freeing a parent's model would fail, so it is kept."""
 
 
 def is_forked_child() -> bool:
@@ -244,7 +244,7 @@ def is_forked_child() -> bool:
 
 
 def _start_over() -> None:
-    """Forget pipelines and turns in a forked child, which has neither the devices nor threads."""
+    """Forget models and turns in a forked child, which has neither the devices nor threads."""
     global _process
     _parents.append(_process)
     _process = _Process()
