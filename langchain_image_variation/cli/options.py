@@ -44,6 +44,9 @@ OUTPUT_DIR = "variations"
 SOME_FAILED = 3
 """The exit code if some of several images failed."""
 
+_NULL = "null"
+"""Stands for a field that is left out, as in the vendor's command line."""
+
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _SWITCHES = {
@@ -82,7 +85,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         help="with --engine fal, recraft or replicate: stop before call N + 1 (default: no limit)",
     )
     add("--prompt", help="with --engine gpt-image: the prompt for the model")
-    add("--model", help="the model of the engine (default: the engine's own)")
+    add("--model", type=_text_or_null, help="the model of the engine (default: the engine's own)")
     _add_diffusers(parser)
 
 
@@ -122,12 +125,23 @@ def add_revision(container: argparse._ActionsContainer) -> None:
     )
 
 
+def _text_or_null(text: str) -> str | None:
+    return None if text == _NULL else text
+
+
+def _number_or_null(text: str) -> int:
+    try:
+        return 1 if text == _NULL else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+
+
 def add_n(parser: argparse.ArgumentParser) -> None:
     """Add the argument for the number of variations."""
     parser.add_argument(
         "-n",
         "--n",
-        type=int,
+        type=_number_or_null,
         default=1,
         metavar="N",
         help=f"the number of variations of each image, 1 to {MAX_N} (default: 1)",
@@ -138,6 +152,7 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     """Add the argument for the size of the variations."""
     parser.add_argument(
         "--size",
+        type=lambda text: SIZES[-1] if text == _NULL else text,
         choices=SIZES,
         default=SIZES[-1],
         help=f"the size of the variations in pixels (default: {SIZES[-1]})",
