@@ -182,9 +182,8 @@ def _complete(arguments: argparse.Namespace) -> None:
     Raises:
         InvalidRequestError: If standard input is not a request.
     """
-    is_null = arguments.response_format == "null"
     use_piped_request(arguments)
-    if is_null or arguments.response_format == "null":
+    if arguments.response_format == "null":
         arguments.response_format = None
     arguments.n = 1 if arguments.n is None else arguments.n
     arguments.size = SIZES[-1] if arguments.size is None else arguments.size
