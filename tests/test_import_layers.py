@@ -52,7 +52,7 @@ ROOMS = {
             *("python_multipart", "starlette", "uvicorn"),
         },
     ),
-    "cli": (6, {"shtab", "tqdm"}),
+    "cli": (6, {"shtab", "tqdm", "yaml"}),
     "__init__": (7, set[str]()),
     "__main__": (7, set[str]()),
 }

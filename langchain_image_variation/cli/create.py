@@ -22,10 +22,12 @@ from langchain_image_variation.cli.exit_codes import SOME_FAILED
 from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
+from langchain_image_variation.cli.piped_request import use_piped_request
 from langchain_image_variation.cli.progress import ProgressBar, show_progress_bar
 from langchain_image_variation.cli.viewer import open_files
 from langchain_image_variation.contract import (
     MAX_N,
+    SIZES,
     CreateImageVariationRequest,
     ImagesResponse,
     ResponseFormat,
@@ -56,6 +58,9 @@ __all__ = ["add_create"]
 _STREAM = "-"
 """Stands for standard input as an image, and for standard output as the output folder."""
 
+_RESPONSE_STYLES = ("json", "jsonl", "yaml", "raw")
+"""How the response can be printed. The vendor's command has the same names."""
+
 _SEED_BITS = 31
 
 _EXAMPLES = """examples:
@@ -73,10 +78,10 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "photos",
-        nargs="+",
+        nargs="*",
         metavar="PHOTO",
         help="an image: a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC file, or - for standard "
-        "input",
+        "input; without it, a request as YAML or JSON is read from there",
     )
     add_n(parser)
     add_size(parser)
@@ -93,16 +98,24 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("request").add_argument
     add("--user", help="an ID for the end user, for hosted engines")
     add(
+        "--api-key",
+        metavar="KEY",
+        help="the key of a hosted engine; prefer the engine's environment variable, which process "
+        "lists do not show",
+    )
+    add(
         "--json",
         action="store_true",
         help="print the JSON response, with the engine and its model, instead of file names",
     )
     add(
         "--response-format",
-        choices=get_args(ResponseFormat),
-        help="with --json: the form of the images (default: url)",
+        choices=(*get_args(ResponseFormat), "null"),
+        help="with --json or --format json, jsonl, yaml or raw: the form of the images (default: "
+        "url)",
     )
-    parser.set_defaults(run=_create, parser=parser)
+    # A request on standard input may set them, unless they are passed.
+    parser.set_defaults(run=_create, parser=parser, n=None, size=None)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +133,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         help="the names of the files, with the fields {stem}, {index}, {seed} and {hash} "
         f"(default: {DEFAULT_TEMPLATE})",
     )
-    add("--format", choices=FORMATS, default="png", help="the format of the files (default: png)")
+    add(
+        "--format",
+        choices=(*FORMATS, *_RESPONSE_STYLES),
+        default="png",
+        help="the format of the files (default: png), or json, jsonl, yaml or raw to print the "
+        "response instead: as --json does, in one line, as YAML, or without the engine's facts",
+    )
     add(
         "--quality",
         type=int,
@@ -136,6 +155,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(arguments: argparse.Namespace) -> int:
+    _complete(arguments)
     _check(arguments)
     with (
         show_progress_bar(_descriptions(arguments), quiet=arguments.quiet) as bar,
@@ -150,6 +170,23 @@ def _create(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if failures else 0
 
 
+def _complete(arguments: argparse.Namespace) -> None:
+    """Set what the command line leaves to a request on standard input or to defaults.
+
+    Raises:
+        InvalidRequestError: If standard input is not a request.
+    """
+    use_piped_request(arguments)
+    if arguments.response_format == "null":
+        arguments.response_format = None
+    arguments.n = 1 if arguments.n is None else arguments.n
+    arguments.size = SIZES[-1] if arguments.size is None else arguments.size
+    arguments.response_style = "json" if arguments.json else None
+    if arguments.format in _RESPONSE_STYLES:
+        arguments.response_style, arguments.format = arguments.format, "png"
+        arguments.json = True
+
+
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse options that cannot be combined, before anything is read or made.
 
@@ -162,6 +199,12 @@ def _check(arguments: argparse.Namespace) -> None:
     NameTemplate(arguments.name).check([_stem(photo) for photo in photos], n)
     if photos.count(_STREAM) > 1:
         raise InvalidRequestError("Standard input is one image; pass - only once.")
+    if arguments.response_format is not None and not arguments.json:
+        raise InvalidRequestError(
+            "response_format is the form of the images in the printed response, so it needs --json."
+            " Without --json, the images are written as files.",
+            param="response_format",
+        )
     if arguments.json and len(photos) > 1:
         raise InvalidRequestError("--json prints the response for one image; pass one PHOTO.")
     if arguments.output_dir != _STREAM:
@@ -283,6 +326,8 @@ class _Run:
         engine_class = load_engine_class(arguments.engine)
         has_seeds = "seed" in engine_options(engine_class)
         options = collect_engine_options(arguments)
+        if arguments.api_key is not None:
+            options["api_key"] = arguments.api_key
         names_seeds = "seed" in NameTemplate(arguments.name).fields
         if names_seeds and not has_seeds:
             raise InvalidRequestError(
@@ -332,7 +377,7 @@ class _Run:
         paths = [] if folder is None else self._save(source, response, folder)
         with self._bar.hidden():
             if arguments.json:
-                print(self._json(response))
+                print(self._text(response), flush=True)
             elif folder is None:
                 data, _ = self._file_format.convert(response.data[0].read())
                 sys.stdout.buffer.write(data)
@@ -340,15 +385,25 @@ class _Run:
             else:
                 print(*paths, sep="\n", flush=True)
 
-    def _json(self, response: ImagesResponse) -> str:
-        """Return the response as JSON, with what does not go on the wire."""
+    def _text(self, response: ImagesResponse) -> str:
+        """Return the response as text, with what does not go on the wire unless it is raw."""
+        style = self._arguments.response_style
+        if style == "raw":
+            return response.to_json().rstrip("\n")
         facts = {
             "engine": self._arguments.engine,
             "model": response.model,
             "note": response.note,
         }
         named_facts = {name: value for name, value in facts.items() if value is not None}
-        return json.dumps(json.loads(response.to_json()) | named_facts, indent=2)
+        content = json.loads(response.to_json()) | named_facts
+        if style == "yaml":
+            # Imported here because few runs need it.
+            import yaml
+
+            text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            return text.rstrip("\n")
+        return json.dumps(content, indent=None if style == "jsonl" else 2)
 
     def _save(self, source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
         arguments = self._arguments

@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import Any
 
+from langchain_image_variation.cli.options import text_or_null
 from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.loading import load_engine_class
 from langchain_image_variation.engines.traits import loads_model
@@ -19,7 +20,7 @@ __all__ = [
 
 _SWITCHES = {
     "framing": "show the image from a slightly different place",
-    "mirror": "mirror every second variation, unless the image shows text or is a logo",
+    "mirror": "mirror three of four variations, unless the image shows text or is a logo",
     "light": "show the image in another light",
     "arrange": "rearrange textures and many small things, above a strength of 0.6",
 }
@@ -53,7 +54,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         help="with --engine fal, recraft or replicate: stop before call N + 1 (default: no limit)",
     )
     add("--prompt", help="with --engine gpt-image: the prompt for the model")
-    add("--model", help="the model of the engine (default: the engine's own)")
+    add("--model", type=text_or_null, help="the model of the engine (default: the engine's own)")
     _add_diffusers(parser)
 
 

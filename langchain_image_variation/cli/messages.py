@@ -14,7 +14,7 @@ from langchain_image_variation.files.shown_names import shown_name
 __all__ = ["display_name", "name_options", "name_path"]
 
 _ONLY_IN_PYTHON = (
-    # The key is read from the environment. `serve --api-key` is another key.
+    # `create --api-key` shows the key in process lists, and `serve --api-key` is another key.
     (r"pass api_key or set (\w+)", r"set \1"),
     (r"; pass an http_client with auth", ""),
     (r", or raise max_answer_bytes|raise max_answer_bytes, or ", ""),

@@ -6,7 +6,22 @@ from typing import get_args
 from langchain_image_variation.contract import MAX_N, SIZES
 from langchain_image_variation.source import Fit
 
-__all__ = ["add_fit", "add_n", "add_quiet", "add_size"]
+__all__ = ["add_fit", "add_n", "add_quiet", "add_size", "text_or_null"]
+
+_NULL = "null"
+"""Stands for a field that is left out, as in the vendor's command line."""
+
+
+def text_or_null(text: str) -> str | None:
+    """Return the value of an argument, or None for the text "null"."""
+    return None if text == _NULL else text
+
+
+def _number_or_null(text: str) -> int:
+    try:
+        return 1 if text == _NULL else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
 
 
 def add_n(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +29,7 @@ def add_n(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         "--n",
-        type=int,
+        type=_number_or_null,
         default=1,
         metavar="N",
         help=f"the number of variations of each image, 1 to {MAX_N} (default: 1)",
@@ -25,6 +40,7 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     """Add the argument for the size of the variations."""
     parser.add_argument(
         "--size",
+        type=lambda text: SIZES[-1] if text == _NULL else text,
         choices=SIZES,
         default=SIZES[-1],
         help=f"the size of the variations in pixels (default: {SIZES[-1]})",

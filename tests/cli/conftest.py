@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import pytest
@@ -12,3 +13,9 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "photo.jpg"
     path.write_bytes(jpeg())
     return path
+
+
+@pytest.fixture(autouse=True)
+def empty_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands in this process read an empty standard input instead of pytest's."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))

@@ -56,7 +56,7 @@ def script() -> str:
             },
         ),
         (["create", "photo.jpg", "--size", ""], {"256x256", "512x512", "1024x1024"}),
-        (["create", "photo.jpg", "--format", "j"], {"jpeg"}),
+        (["create", "photo.jpg", "--format", "j"], {"jpeg", "json", "jsonl"}),
         (["create", "ph"], {"photo.jpg", "photos/"}),
         (["create", "photo.jpg", "-o", "ph"], {"photos/"}),
         (["batch", "ph"], {"photo.jpg", "photos/"}),

@@ -35,6 +35,7 @@ ONLY_IN_PYTHON = {
     "CreateImageVariationRequest(": "an object that is not a request",
     "call_engine": "an object that is not a response",
     "call_engine(": "an object that is not a response",
+    "cors_origins": "an answer to a web page, whose author may not run the server",
     "create_variation": "an error for the author of an engine",
     "decode_png": "an error for the author of an engine",
     "create_variation(": "an error for the author of an engine",

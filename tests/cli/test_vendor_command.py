@@ -1,0 +1,151 @@
+"""`create` against the vendor's command `openai images create-variation`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from langchain_image_variation.server import create_app
+from pytest_image_variation.samples import square_png
+from tests.server.serving import serving
+
+CREATE = [sys.executable, "-m", "langchain_image_variation", "create"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the image a.png."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(square_png(8))
+    return folder
+
+
+def run(
+    folder: Path, *arguments: str, stdin: str = "", engine: str = "instant"
+) -> subprocess.CompletedProcess[str]:
+    """Run `create` in the folder, with this text on standard input."""
+    return subprocess.run(
+        [*CREATE, *arguments, "--engine", engine],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_formats_of_the_response(folder: Path) -> None:
+    """`--format json`, `jsonl`, `yaml` and `raw` print the response and write no file."""
+    texts = {
+        style: run(folder, "a.png", "--size", "256x256", "--format", style).stdout
+        for style in ("json", "jsonl", "yaml", "raw")
+    }
+    contents = {
+        style: yaml.safe_load(text) if style == "yaml" else json.loads(text)
+        for style, text in texts.items()
+    }
+    assert len(texts["jsonl"].splitlines()) == 1
+    assert texts["yaml"].startswith("created: ")
+    assert set(contents["raw"]) == {"created", "data"}
+    assert set(contents["json"]) - {"note"} == {"created", "data", "engine", "model"}
+    assert contents["json"]["data"] == contents["jsonl"]["data"] == contents["yaml"]["data"]
+    assert contents["json"]["engine"] == contents["yaml"]["engine"] == "instant"
+    assert os.listdir(folder) == ["a.png"]
+
+
+def test_null_is_absent(folder: Path) -> None:
+    """The text `null` for a nullable option means that it was not passed."""
+    nulls = ["--n", "null", "--size", "null", "--model", "null", "--response-format", "null"]
+    result = run(folder, "a.png", *nulls, "--no-sheet")
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+    again = run(folder, "a.png", "--n", "nil")
+    assert (again.returncode, "invalid int value: 'nil'" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("value", ["url", "b64_json"])
+def test_response_format_needs_a_response(folder: Path, value: str) -> None:
+    """`--response-format` without a printed response is an error."""
+    result = run(folder, "a.png", "--response-format", value)
+    assert result.returncode == 2
+    assert "--response-format is the form of the images in the printed response" in result.stderr
+    printed = run(folder, "a.png", "--response-format", value, "--format", "raw")
+    assert list(json.loads(printed.stdout)["data"][0]) == [value]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image: a.png\nn: 2\nsize: 256x256\nmodel: null\n",
+        '{"image": "a.png", "n": 2, "user": "me"}',
+    ],
+)
+def test_a_request_on_standard_input(folder: Path, text: str) -> None:
+    """Without an image, the request is read from standard input, as YAML or JSON."""
+    result = run(folder, "--no-sheet", stdin=text)
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
+    result = run(folder, "--no-sheet", "-n", "1", stdin=text)
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the following arguments are required: PHOTO"),
+        (" \n", "the following arguments are required: PHOTO"),
+        ("{", "it is neither YAML nor JSON"),
+        ("\x00", "it is neither YAML nor JSON"),
+        ("a.png", "it has no fields"),
+        ("[1]", "it has no fields"),
+        ("prompt: a cat\nimage: a.png", "'prompt' is not a field of the request"),
+        ("n: 2", "image must be the path of an image"),
+        ("image: '-'", "image must be the path of an image"),
+        ("image: [a.png]", "image must be text"),
+        ("image: a.png\nn: two", "--n must be a whole number from 1 to 10, got 'two'"),
+        ("image: a.png\nn: true", "--n must be a whole number from 1 to 10"),
+        ("image: a.png\nsize: 1x1", "size must be one of 256x256, 512x512, 1024x1024"),
+        ("image: a.png\nresponse_format: url", "so it needs --json"),
+        ("image: !!python/name:os.system a", "it is neither YAML nor JSON"),
+        ("a" * 70_000, "it has more than 65,536 bytes"),
+    ],
+)
+def test_what_is_not_a_request(folder: Path, text: str, message: str) -> None:
+    """If standard input is not a request, one line says why, and nothing is made."""
+    result = run(folder, stdin=text)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert os.listdir(folder) == ["a.png"]
+
+
+def test_a_loop_keeps_its_standard_input(folder: Path) -> None:
+    """With an image, standard input is left alone, so that a shell's loop can read it."""
+    loop = "while read name; do " + " ".join(CREATE)
+    loop += ' "$name" --engine instant --size 256x256 --no-sheet; done'
+    result = subprocess.run(
+        ["bash", "-c", loop],
+        cwd=folder,
+        input="a.png\na.png\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
+
+
+def test_a_key_for_a_hosted_engine(folder: Path) -> None:
+    """`--api-key` is the key of a hosted engine. Other engines refuse it."""
+    app = create_app("instant", api_key="sk-right", store_dir=folder / "store")
+    with serving(app) as url:
+        address = ["a.png", "--base-url", f"{url}/v1", "--no-sheet", "--size", "256x256"]
+        right = run(folder, *address, "--api-key", "sk-right", engine="variations")
+        wrong = run(folder, *address, "--api-key", "sk-wrong", engine="variations")
+    assert right.returncode == 0, right.stderr
+    assert (wrong.returncode, "sk-wrong" in wrong.stderr) == (1, False)
+    local = run(folder, "a.png", "--api-key", "sk-right")
+    assert local.returncode == 2
+    assert "has no option" in local.stderr and "sk-right" not in local.stderr
