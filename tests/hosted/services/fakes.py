@@ -13,7 +13,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,6 +31,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    port: int
+    """The client's end of the connection."""
 
     @property
     def parts(self) -> list[str]:
@@ -97,6 +99,11 @@ class FakeService:
         self.faults: deque[Reply] = deque()
         self.url = ""
         self.polls_until_done = 0
+        self.endless_seeds: set[int] = set()
+        """The seeds of images that are never done."""
+        self.lost_answers = 0
+        """How many answers are lost after the service accepted a job."""
+        self.is_stopping = threading.Event()
         self.cancelled: list[str] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -124,7 +131,11 @@ class FakeService:
                 assert "authorization" not in request.headers
             elif request.headers.get("authorization") != f"{self.scheme} {KEY}":
                 return self.unauthorized()
-            return self.answer(request)
+            reply = self.answer(request)
+            if request.method == "POST" and self.lost_answers:
+                self.lost_answers -= 1
+                return Reply(0)
+            return reply
         finally:
             with self._lock:
                 self._at_once -= 1
@@ -144,8 +155,8 @@ class FakeService:
             def do_GET(self) -> None:
                 length = int(self.headers.get("content-length", 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                request = Received(self.command, self.path, headers, self.rfile.read(length))
-                reply = service.handle(request)
+                body, port = self.rfile.read(length), self.client_address[1]
+                reply = service.handle(Received(self.command, self.path, headers, body, port))
                 if reply.status == 0:
                     self.close_connection = True
                     return
@@ -154,8 +165,10 @@ class FakeService:
                 for name, value in ({"content-type": kind} | reply.headers).items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(reply.body)))
-                self.end_headers()
-                self.wfile.write(reply.body)
+                # The client may have gone away.
+                with suppress(ConnectionError):
+                    self.end_headers()
+                    self.wfile.write(reply.body)
 
             do_POST = do_PUT = do_GET
 
@@ -170,6 +183,7 @@ class FakeService:
             try:
                 yield self
             finally:
+                self.is_stopping.set()
                 server.shutdown()
                 thread.join()
 
@@ -192,6 +206,8 @@ class FakeRecraft(FakeService):
         if not (256 <= min(image.size) and max(image.size) <= 4096 and 1 <= n <= 6):
             return Reply(400, {"code": "invalid_request_parameter", "message": "out of range"})
         seed = int(form["random_seed"]) if "random_seed" in form else next(self._own_seeds)
+        if seed in self.endless_seeds:
+            self.is_stopping.wait(60)
         assert width == height
         assert form["response_format"] == b"b64_json"
         kind = {b"png": "PNG", b"webp": "WEBP"}[form["image_format"]]
@@ -235,7 +251,8 @@ class FakeFal(FakeService):
         job = self._jobs[parts[3]]
         if parts[4:] == ["status"]:
             job["polls"] += 1
-            done = job["polls"] > self.polls_until_done
+            is_endless = job["input"]["seed"] in self.endless_seeds
+            done = job["polls"] > self.polls_until_done and not is_endless
             status = "COMPLETED" if done else ("IN_QUEUE", "IN_PROGRESS")[job["polls"] % 2]
             details = {"queue_position": 0, "logs": None, "metrics": {"inference_time": 1.5}}
             return Reply(200 if done else 202, {"status": status, **details})
@@ -304,7 +321,7 @@ class FakeReplicate(FakeService):
             "status": "processing",
             "urls": {"get": f"{self.url}/v1/predictions/{job_id}"},
         }
-        if job["polls"] < self.polls_until_done:
+        if job["polls"] < self.polls_until_done or seed in self.endless_seeds:
             return prediction
         if seed in self.errors_by_seed:
             return {**prediction, "status": "failed", "error": self.errors_by_seed[seed]}
