@@ -28,7 +28,8 @@ def run_at_once(
     are running, and the others do not start. This waits for them before it raises the error.
 
     Args:
-        functions: What to run. A single function runs in this thread.
+        functions: What to run. Even a single one has a thread, so that an interrupt cannot end it
+            halfway.
         limit: The maximum number of threads.
         stop_seconds: How long to wait for functions that were cancelled, in seconds.
         report: Called in this thread with each outcome as it arrives.
@@ -36,10 +37,6 @@ def run_at_once(
     Raises:
         BaseException: What `report` raises, or what a function raises if it is not an `Exception`.
     """
-    if len(functions) == 1:
-        only_outcome = _call(functions[0])
-        report(only_outcome)
-        return [only_outcome]
     waiting: SimpleQueue[tuple[int, Callable[[], ImagesResponse]]] = SimpleQueue()
     finished: SimpleQueue[tuple[int, ImagesResponse | BaseException]] = SimpleQueue()
     outcomes: dict[int, Outcome] = {}
@@ -54,8 +51,8 @@ def run_at_once(
             except Empty:
                 return
             try:
-                finished.put((index, _call(function)))
-            except BaseException as error:  # Raised again in the waiting thread.
+                finished.put((index, function()))
+            except BaseException as error:  # The waiting thread decides what it means.
                 finished.put((index, error))
 
     threads: list[threading.Thread] = []
@@ -83,10 +80,3 @@ def run_at_once(
             thread.join(max(0.0, end - monotonic()))
         raise
     return [outcomes[index] for index in range(len(functions))]
-
-
-def _call(function: Callable[[], ImagesResponse]) -> Outcome:
-    try:
-        return function()
-    except Exception as error:
-        return error

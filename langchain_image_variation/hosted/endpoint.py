@@ -205,6 +205,7 @@ class Endpoint:
         n: int = 1,
         headers: HeaderValues | None = None,
         is_free: bool = False,
+        keep_waiting: bool = False,
         **body: object,
     ) -> Flow[T]:
         """Send a request, retry as `Retries` decides, and return what `read` makes of the answer.
@@ -219,6 +220,7 @@ class Endpoint:
             headers: Sent in addition to the endpoint's own.
             is_free: Whether repeating the request costs nothing. It is then sent again even if the
                 answer was lost.
+            keep_waiting: See `Send`.
             **body: The body, as `httpx.Client.build_request` takes it.
 
         Raises:
@@ -246,7 +248,9 @@ class Endpoint:
                 address_hint=self.address_hint,
             )
             try:
-                yield Send(request, answer, self.timeout, budget.deadline)
+                yield Send(
+                    request, answer, self.timeout, budget.deadline, keep_waiting=keep_waiting
+                )
                 return read(answer)
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
                 answer_lost = answer.is_success or isinstance(error, self._losses)

@@ -153,7 +153,7 @@ class _QueuedJob(Job):
         """Put the job into the queue."""
         path = f"/{self.model}"
         self.path = yield from self.service.call(
-            "POST", path, self._read_path, budget, json=self._input
+            "POST", path, self._read_path, budget, json=self._input, keep_waiting=True
         )
 
     def poll(self, budget: Budget) -> Flow[Image | None]:

@@ -163,6 +163,7 @@ class _Prediction(Job):
             budget,
             json=self._body,
             headers={"prefer": SecretStr(f"wait={_HOLD_SECONDS}")},
+            keep_waiting=True,
         )
 
     def poll(self, budget: Budget) -> Flow[Image | None]:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
@@ -17,6 +16,7 @@ from typing import Any, Protocol, Self, TypeVar
 import httpx
 from pydantic import SecretStr
 
+from langchain_image_variation.cancellation import ignore_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.options import check_seed
@@ -53,6 +53,10 @@ MAX_AT_ONCE = 4
 
 CANCEL_SECONDS = 5.0
 """How long a call that was given up may take to cancel its job, in seconds."""
+
+STOP_SECONDS = 12.0
+"""How long an interrupted request waits for its calls, in seconds. Replicate may take five seconds
+until it accepts a job, and cancelling it may take `CANCEL_SECONDS`."""
 
 
 _MAX_CREDITS = 1e6  # What is larger, or not a number, is a mistake of the service.
@@ -224,7 +228,7 @@ class Service:
                 for call in calls
             ],
             limit=MAX_AT_ONCE,
-            stop_seconds=CANCEL_SECONDS + 1,
+            stop_seconds=STOP_SECONDS,
             report=report,
         )
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
@@ -277,9 +281,8 @@ class Service:
         flow = call.cancel_flow(replace(budget, deadline=deadline))
         if flow is not None:
             # The job may have ended meanwhile, and the caller needs the first error.
-            with suppress(ImageVariationError):
-                # In a new context, which is not cancelled.
-                Context().run(self.session.run, flow, lambda: False)
+            with suppress(ImageVariationError), ignore_cancellation():
+                self.session.run(flow, cancellation())
 
     def _images(self, call: Call, outcome: Outcome) -> list[Image]:
         """Return the images of a call: those that it made, and one that fails for each other."""

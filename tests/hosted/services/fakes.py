@@ -103,6 +103,9 @@ class FakeService:
         """The seeds of images that are never done."""
         self.lost_answers = 0
         """How many answers are lost after the service accepted a job."""
+        self.accepts_jobs = threading.Event()
+        """Answers to POST wait for it."""
+        self.accepts_jobs.set()
         self.is_stopping = threading.Event()
         self.cancelled: list[str] = []
         self.most_at_once = 0
@@ -132,6 +135,8 @@ class FakeService:
             elif request.headers.get("authorization") != f"{self.scheme} {KEY}":
                 return self.unauthorized()
             reply = self.answer(request)
+            if request.method == "POST":
+                self.accepts_jobs.wait(60)
             if request.method == "POST" and self.lost_answers:
                 self.lost_answers -= 1
                 return Reply(0)

@@ -213,6 +213,33 @@ def test_cancelled_calls_cancel_their_jobs(
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_jobs_are_cancelled_once_accepted(
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
+) -> None:
+    """A call that is cancelled before the service has named the job waits for the name."""
+    service: FakeService = {"fal": fal, "replicate": replicate}[name]
+    service.polls_until_done = 1000
+    service.accepts_jobs.clear()
+
+    async def main() -> None:
+        engine = open_engine(name, service)
+        task = asyncio.create_task(
+            call_engine_async(engine, make_request(), wait_when_cancelled=True)
+        )
+        while not service.received:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        # Longer than a thread needs to notice that its call is cancelled.
+        await asyncio.sleep(0.5)
+        service.accepts_jobs.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert len(service.cancelled) == 1
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
 def test_jobs_past_the_deadline_are_cancelled(
     name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
 ) -> None:
