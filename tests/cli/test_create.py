@@ -229,8 +229,8 @@ def test_notes_about_one_image_name_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """If the notes about several images differ, the later ones say which image they are about."""
-    declare(tmp_path, "counting", "counting = counting:Engine\n")
-    (tmp_path / "counting.py").write_text(
+    declare(tmp_path, "timing", "timing = timing:Engine\n")
+    (tmp_path / "timing.py").write_text(
         "from itertools import count\n"
         "from langchain_image_variation.engines.instant import InstantEngine\n"
         "class Engine(InstantEngine):\n"
@@ -241,7 +241,7 @@ def test_notes_about_one_image_name_it(
         "        return response\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    options = ["--size", "256x256", "--fit", "keep", "--engine", "counting"]
+    options = ["--size", "256x256", "--fit", "keep", "--engine", "timing"]
     assert main(["create", str(other_photo), "photo.jpg", *options]) == 0
     errors = capsys.readouterr().err.splitlines()
     assert errors[0] == "Took 1 seconds."

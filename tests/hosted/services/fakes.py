@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -75,11 +76,14 @@ class Reply:
         return json.dumps(self.content).encode()
 
 
+@lru_cache(maxsize=64)
 def drawn_image(seed: int, side: int, kind: str = "PNG") -> bytes:
     """Return a flat image whose color depends on the seed."""
     buffer = io.BytesIO()
     color = ((seed * 37) % 256, (seed * 91) % 256, (seed * 53) % 256)
-    Image.new("RGB", (side, side), color).save(buffer, kind)
+    # Strong compression would take longer than the engines.
+    options = {"compress_level": 1} if kind == "PNG" else {}
+    Image.new("RGB", (side, side), color).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
