@@ -7,7 +7,13 @@ from contextvars import ContextVar
 
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["cancel_after", "cancellation", "cancelled_error", "check_cancellation"]
+__all__ = [
+    "cancel_after",
+    "cancellation",
+    "cancelled_error",
+    "check_cancellation",
+    "ignore_cancellation",
+]
 
 _is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("_is_cancelled", default=lambda: False)
 
@@ -54,3 +60,16 @@ def cancel_after(event: threading.Event | None = None) -> Iterator[None]:
     finally:
         _is_cancelled.reset(token)
         event.set()
+
+
+@contextmanager
+def ignore_cancellation() -> Iterator[None]:
+    """Let work in the block go on although its caller has gone away.
+
+    Use this around work that is short, and that cleans up or must not stop halfway.
+    """
+    token = _is_cancelled.set(lambda: False)
+    try:
+        yield
+    finally:
+        _is_cancelled.reset(token)

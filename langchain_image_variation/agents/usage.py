@@ -6,7 +6,7 @@ from langchain_image_variation.contract import ImagesResponse
 
 __all__ = ["usage_metadata"]
 
-_MAX_COST = 1e6
+_MAX_AMOUNT = 1e6
 
 
 def usage_metadata(response: ImagesResponse) -> dict[str, Any] | None:
@@ -15,6 +15,7 @@ def usage_metadata(response: ImagesResponse) -> dict[str, Any] | None:
     The keys are LangChain's: `input_tokens`, `output_tokens`, `total_tokens`, `input_token_details`
     and `output_token_details` by kind, and `total_cost` in US dollars, which LangSmith adds up for
     tools too. The cost is read from the response and never computed, because prices change.
+    Services that bill by call add `billed_calls`, and `credits` if they tell what they charged.
     """
     metadata: dict[str, Any] = {}
     usage = response.usage
@@ -34,6 +35,9 @@ def usage_metadata(response: ImagesResponse) -> dict[str, Any] | None:
                 }
     if (cost := _cost(response)) is not None:
         metadata["total_cost"] = cost
+    for name in ("billed_calls", "credits"):
+        if (amount := _amount((response.model_extra or {}).get(name))) is not None:
+            metadata[name] = amount
     return metadata or None
 
 
@@ -45,8 +49,13 @@ def _cost(response: ImagesResponse) -> float | None:
         (usage.model_extra or {}).get("cost") if usage is not None else None,
         status.get("cost") if isinstance(status, dict) else None,
     ):
-        if isinstance(cost, bool) or not isinstance(cost, int | float):
-            continue
-        if 0 <= cost < _MAX_COST:
-            return float(cost)
+        if (amount := _amount(cost)) is not None:
+            return float(amount)
     return None
+
+
+def _amount(value: object) -> int | float | None:
+    """Return a number from a response, unless it is not a plausible amount."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if 0 <= value < _MAX_AMOUNT else None

@@ -11,6 +11,7 @@ from langchain_image_variation.engines.loading import engine_version, load_engin
 from langchain_image_variation.engines.traits import (
     close_engine,
     engine_options,
+    has_costly_seeds,
     has_devices,
     request_options,
     with_options,
@@ -74,9 +75,9 @@ class LazyEngine:
         return engine_version(self.name)
 
     @property
-    def takes_seed(self) -> bool:
-        """Whether the engine has the option `seed`."""
-        return "seed" in engine_options(self._class)
+    def wants_seeds(self) -> bool:
+        """Whether to derive seeds: the engine has the option `seed`, and no seed costs more."""
+        return "seed" in engine_options(self._class) and not has_costly_seeds(self._class)
 
     def load(self) -> VariationEngine:
         """Return the engine. The first call creates it.

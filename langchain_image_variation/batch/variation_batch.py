@@ -346,10 +346,10 @@ class VariationBatch:
         return {"engine": self.engine, "engine_version": self.version}
 
     def _first_seed(self, job: Job, source_sha256: str) -> int | None:
-        """Return the seed of the first variation, or None if row and engine have no seed."""
-        if job.seed is not None or not self._engine.takes_seed:
-            return job.seed
-        return int(source_sha256[:8], 16) if self._seed is None else self._seed
+        """Return the seed of the first variation, or None if there is none."""
+        if job.seed is not None or self._seed is not None:
+            return self._seed if job.seed is None else job.seed
+        return int(source_sha256[:8], 16) if self._engine.wants_seeds else None
 
     def _flow(self, source: SourceRow) -> _Flow:
         """Make the variations of one source: yield each engine call and, at the end, the rows."""

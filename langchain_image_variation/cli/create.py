@@ -36,7 +36,11 @@ from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
-from langchain_image_variation.engines.traits import close_engine, engine_options
+from langchain_image_variation.engines.traits import (
+    close_engine,
+    engine_options,
+    has_costly_seeds,
+)
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
@@ -333,7 +337,8 @@ class _Run:
             raise InvalidRequestError(
                 f"--name has {{seed}}, but the engine {arguments.engine!r} has no seeds."
             )
-        if has_seeds and "seed" not in options and (names_seeds or len(self._photos) > 1):
+        is_drawn = len(self._photos) > 1 and not has_costly_seeds(engine_class)
+        if has_seeds and "seed" not in options and (names_seeds or is_drawn):
             # With one seed for all images, one command makes all of them again.
             self._seed = options["seed"] = secrets.randbits(_SEED_BITS)
         engine = make_engine(arguments.engine, engine_class, options)
@@ -369,8 +374,9 @@ class _Run:
         if source.note:
             self._print_note(source.note)
         if response.note and response.note != self._engine_note:
-            # It is usually the same for all images.
-            self._print_note(response.note)
+            # It is usually the same for all images. If it is not, it is about this one.
+            is_about_one = self._engine_note is not None
+            self._print_note(f"{source.name}: {response.note}" if is_about_one else response.note)
             self._engine_note = response.note
         self._model = response.model
         self._seed = response.data[0].seed if self._seed is None else self._seed

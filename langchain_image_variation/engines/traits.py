@@ -5,6 +5,7 @@
 | `base_url: str` | The engine is hosted: it sends images to the server at this address. |
 | `models: tuple[str, ...]` | The models that a request may name. |
 | `max_n: int` | The most variations that one call makes, if that is less than 10. |
+| `has_costly_seeds: bool` | A seed makes a request cost more, so nothing but the user sets one. |
 | `variation_kind: str` | What the variations are, in a few words for a model. |
 | `fingerprint: str or None` | Names every setting that the images depend on, and no secret. |
 | `plan_download()` | Returns what must be downloaded first, or None. See below. |
@@ -53,6 +54,7 @@ __all__ = [
     "engine_models",
     "engine_options",
     "engine_variation_kind",
+    "has_costly_seeds",
     "has_devices",
     "has_fingerprint",
     "is_hosted",
@@ -116,6 +118,11 @@ class _Closable(Protocol):
 def is_hosted(engine_class: type[Any]) -> bool:
     """Return whether engines of a class send images to a server: whether it has a `base_url`."""
     return hasattr(engine_class, "base_url")
+
+
+def has_costly_seeds(engine_class: type[Any]) -> bool:
+    """Whether a request with a seed costs more than one without."""
+    return bool(getattr(engine_class, "has_costly_seeds", False))
 
 
 def has_devices(engine_class: type[Any]) -> bool:

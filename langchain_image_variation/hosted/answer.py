@@ -42,6 +42,7 @@ class Answer:
     Args:
         path: The path that was added to the base URL.
         key_variable: The environment variable of the key, for an error that asks for one.
+        address_hint: A sentence about `base_url`, for an error that doubts it.
         sent_headers: The headers of the request. Errors never show a key from them, even if the
             server repeats it.
         url: The URL of the request. Errors never show a key from its query either.
@@ -58,9 +59,11 @@ class Answer:
         n: int,
         budget: Budget,
         key_variable: str,
+        address_hint: str,
     ) -> None:
         self._path = path
         self._key_variable = key_variable
+        self._address_hint = address_hint
         self._sent_headers = sent_headers
         self._url = url
         self._n = n
@@ -121,11 +124,11 @@ class Answer:
             raise self._with_headers(
                 EngineResponseError(
                     f"The answer exceeds the limit of {MAX_FRAME_BYTES:,} bytes, not counting its "
-                    "images. Is base_url right? It usually ends in /v1."
+                    f"images. Is base_url right? {self._address_hint}"
                 )
             ) from None
         except ValueError:
-            raise self._not_images() from None
+            raise self._unexpected() from None
         return True
 
     def images(self) -> ImagesResponse:
@@ -142,7 +145,7 @@ class Answer:
         try:
             images = ImagesResponse.from_content(content)
         except (ValueError, OutputError):
-            raise self._not_images() from None
+            raise self._unexpected() from None
         finally:
             # It may repeat a key, which the variables of a traceback must not show.
             del content
@@ -164,8 +167,11 @@ class Answer:
         self._budget.kept_bytes += self._length
         return images
 
-    def content(self) -> Any:
+    def content(self, expectation: str = "an ImagesResponse") -> Any:
         """Return the parsed body of a success.
+
+        Args:
+            expectation: What it should be, for the error.
 
         Raises:
             ImageVariationError: If the server answered with an error, or not in JSON.
@@ -175,7 +181,16 @@ class Answer:
         try:
             return self._json.content()
         except ValueError:
-            raise self._not_images() from None
+            raise self._unexpected(expectation) from None
+
+    def mapping(self) -> dict[str, Any]:
+        """Return the parsed body of a success. It is empty if the body is not a JSON object.
+
+        Raises:
+            ImageVariationError: If the server answered with an error, or not in JSON.
+        """
+        content = self.content("JSON")
+        return content if isinstance(content, dict) else {}
 
     def fail(self, error: ImageVariationError) -> ImageVariationError:
         """Return an error about the content of a success, without secrets, with the request's ID.
@@ -225,7 +240,7 @@ class Answer:
             error.message = f"The server redirects to {target}; set base_url to that. ({status})"
         elif self._status == 404 or self._is_html():
             error.message = (
-                f"The server gave no reason. Is base_url right? It usually ends in /v1. ({status})"
+                f"The server gave no reason. Is base_url right? {self._address_hint} ({status})"
             )
         else:
             error.message = f"The server gave no reason. ({status})"
@@ -234,8 +249,8 @@ class Answer:
     def _path_not_found(self) -> ImageVariationError:
         if self._path != _VARIATIONS:
             return NotFoundError(
-                f"The server has no {self._path} (HTTP 404). Is base_url right? It usually ends in "
-                "/v1."
+                f"The server has no {self._path} (HTTP 404). Is base_url right? "
+                f"{self._address_hint}"
             )
         return EndpointRemovedError(
             "The server has no /images/variations (HTTP 404). If this is the vendor's own server: "
@@ -251,17 +266,17 @@ class Answer:
             (b"<!doctype", b"<html", b"<?xml", b"<head")
         )
 
-    def _not_images(self) -> ImageVariationError:
+    def _unexpected(self, expectation: str = "an ImagesResponse") -> ImageVariationError:
         if not self._head.strip():
             content = "an empty body"
         elif self._is_html():
             content = "an HTML page"
         else:
-            content = "a body that is not an ImagesResponse"
+            content = f"a body that is not {expectation}"
         return self._with_headers(
             EngineResponseError(
-                f"The server answered {self._status} with {content}. Is base_url right? It usually "
-                "ends in /v1."
+                f"The server answered {self._status} with {content}. Is base_url right? "
+                f"{self._address_hint}"
             )
         )
 

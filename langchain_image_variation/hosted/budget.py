@@ -1,7 +1,7 @@
 """The time and bytes that a call may still use, no matter what the server sends."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["MAX_ANSWER_BYTES", "Budget"]
 
@@ -30,3 +30,7 @@ class Budget:
     def bytes_left(self) -> int:
         """How many more bytes the call may receive."""
         return self.max_bytes - self.kept_bytes
+
+    def share(self, n: int, total: int) -> "Budget":
+        """Return the budget of a part that makes `n` of `total` images: its share of the bytes."""
+        return replace(self, max_bytes=self.max_bytes * n // total)

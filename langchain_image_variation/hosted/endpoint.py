@@ -42,6 +42,7 @@ __all__ = ["Endpoint"]
 T = TypeVar("T")
 
 _MAX_RETRIES = 1000
+_GATEWAY_TIMEOUT = 504
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,10 @@ class Endpoint:
     retries: Retries
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable of the key, for errors."""
+    address_hint: str = "It usually ends in /v1."
+    """A sentence about `base_url`, for errors."""
+    honors_idempotency_key: bool = True
+    """Whether the server may recognize a request that is sent again, and bill it only once."""
 
     @classmethod
     def from_settings(
@@ -85,6 +90,8 @@ class Endpoint:
         default_headers: HeaderValues | None = None,
         default_query: Parameters | None = None,
         key_variable: str = "OPENAI_API_KEY",
+        address_hint: str = "It usually ends in /v1.",
+        honors_idempotency_key: bool = True,
     ) -> "Endpoint":
         """Check all settings except the headers and the query, which the caller has checked.
 
@@ -108,6 +115,8 @@ class Endpoint:
                 settings.check_flag("resend_lost", resend_lost),
             ),
             key_variable=key_variable,
+            address_hint=address_hint,
+            honors_idempotency_key=honors_idempotency_key,
         )
 
     @property
@@ -195,6 +204,8 @@ class Endpoint:
         budget: Budget,
         n: int = 1,
         headers: HeaderValues | None = None,
+        is_free: bool = False,
+        keep_waiting: bool = False,
         **body: object,
     ) -> Flow[T]:
         """Send a request, retry as `Retries` decides, and return what `read` makes of the answer.
@@ -207,6 +218,9 @@ class Endpoint:
             budget: The time and bytes that the call has left.
             n: The number of images that the request asks for.
             headers: Sent in addition to the endpoint's own.
+            is_free: Whether repeating the request costs nothing. It is then sent again even if the
+                answer was lost.
+            keep_waiting: See `Send`.
             **body: The body, as `httpx.Client.build_request` takes it.
 
         Raises:
@@ -225,32 +239,48 @@ class Endpoint:
         while True:
             request = build_request(method, url, headers=reveal(all_headers), **body)
             answer = Answer(
-                path, all_headers, url, n=n, budget=budget, key_variable=self.key_variable
+                path,
+                all_headers,
+                url,
+                n=n,
+                budget=budget,
+                key_variable=self.key_variable,
+                address_hint=self.address_hint,
             )
-            answer_lost = False
             try:
-                yield Send(request, answer, self.timeout, budget.deadline)
+                yield Send(
+                    request, answer, self.timeout, budget.deadline, keep_waiting=keep_waiting
+                )
                 return read(answer)
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
-                answer_lost = answer.is_success or isinstance(error, httpx.ReadTimeout)
+                answer_lost = answer.is_success or isinstance(error, self._losses)
                 failure = self._connection_failure(
                     error, answer.is_success, request.extensions.get(PROXY_EXTENSION)
                 )
                 may_retry = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
-                answer_lost, failure, may_retry = answer.is_success, error, True
+                answer_lost = answer.is_success or (
+                    error.status_code == _GATEWAY_TIMEOUT and not self.honors_idempotency_key
+                )
+                failure, may_retry = error, True
             delay = self.retries.delay(
                 failure,
                 attempt,
                 server_advice=answer.retry_advice,
-                # Asking again how far a job is costs nothing.
-                answer_lost=answer_lost and method != "GET",
+                answer_lost=answer_lost and not is_free,
             )
             seconds_left = budget.seconds_left
             if delay is None or delay >= seconds_left or not may_retry:
                 raise _with_missed_delay(failure, delay, seconds_left)
             yield Wait(delay)
             attempt += 1
+
+    @property
+    def _losses(self) -> tuple[type[httpx.TransportError], ...]:
+        """The errors after which the server may have made the images without an answer."""
+        if self.honors_idempotency_key:
+            return (httpx.ReadTimeout,)
+        return (httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError)
 
     def _url(self, path: str) -> httpx.URL:
         url = _append_path(self.base_url, path)

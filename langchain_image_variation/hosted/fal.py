@@ -4,7 +4,6 @@ The requests follow fal's documentation of its queue and of `fal-ai/flux-1/dev/r
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import httpx
@@ -16,12 +15,10 @@ from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
     EngineResponseError,
-    EngineTimeoutError,
-    ModelNotFoundError,
-    NotFoundError,
 )
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
+from langchain_image_variation.hosted.job import Job
 from langchain_image_variation.hosted.model_input import (
     check_extra_input,
     check_job_id,
@@ -32,7 +29,7 @@ from langchain_image_variation.hosted.model_input import (
     sent_seed,
 )
 from langchain_image_variation.hosted.service import Service, ServiceEngine
-from langchain_image_variation.http.flow import Flow, Wait
+from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["DEFAULT_FAL_MODEL", "FalEngine"]
@@ -41,7 +38,6 @@ DEFAULT_FAL_MODEL = "fal-ai/flux-1/dev/redux"
 
 _QUEUE = "https://queue.fal.run"
 _MIN_SIDE = 512  # Smaller images are drawn at this side, and scaled down.
-_FIRST_POLL, _SLOWEST_POLL = 0.5, 3.0  # Seconds.
 _RESERVED = frozenset(
     {"image_size", "image_url", "num_images", "output_format", "seed", "sync_mode"}
 )
@@ -93,6 +89,7 @@ class FalEngine(ServiceEngine):
             "fal.ai",
             key_variable="FAL_KEY",
             key_scheme="Key",
+            default_url=_QUEUE,
             base_url=base_url,
             api_key=api_key,
             max_billed_calls=max_billed_calls,
@@ -135,97 +132,67 @@ class FalEngine(ServiceEngine):
             **self._extra_input,
         }
         calls = [
-            _Job(self._service, model, {**model_input, "seed": sent_seed(seed)}, seed)
+            _QueuedJob(self._service, model, model_input, seed)
             for seed in image_seeds(self.seed, request.n)
         ]
         return self._service.create(request, calls, model)
 
 
-class _Job:
+class _QueuedJob(Job):
     """One job in the queue, which makes one image."""
 
-    n = 1
+    cancel_method = "PUT"
 
     def __init__(
         self, service: Service, model: str, model_input: Mapping[str, object], seed: int
     ) -> None:
-        self._service = service
-        self._model = model
-        self._input = model_input
-        self._seed = seed
-        self._path: str | None = None
+        super().__init__(service, model, seed)
+        self._input = {**model_input, "seed": sent_seed(seed)}
 
-    def flow(self, budget: Budget) -> Flow[list[Image]]:
-        """Submit the job, wait for it, and fetch its result."""
-        call = partial(
-            self._service.endpoint.call,
-            build_request=self._service.session.build_request,
-            budget=budget,
+    def submit(self, budget: Budget) -> Flow[None]:
+        """Put the job into the queue."""
+        path = f"/{self.model}"
+        self.path = yield from self.service.call(
+            "POST", path, self._read_path, budget, json=self._input, keep_waiting=True
         )
-        path = f"/{self._model}"
-        try:
-            self._path = yield from call("POST", path, self._read_job, json=self._input)
-        except NotFoundError:
-            raise ModelNotFoundError(f"fal.ai has no model {self._model!r}.") from None
-        delay = _FIRST_POLL
-        while not (yield from call("GET", f"{self._path}/status", _is_completed)):
-            if delay >= budget.seconds_left:
-                raise self._too_late()
-            yield Wait(delay)
-            delay = min(delay * 1.5, _SLOWEST_POLL)
-        result_path, self._path = self._path, None
-        image = yield from call("GET", result_path, _read_image)
-        image.set_seed(self._seed)
-        return [image]
 
-    def cancel_flow(self, budget: Budget) -> Flow[object] | None:
-        """Remove the job from the queue, or stop it."""
-        if self._path is None:
+    def poll(self, budget: Budget) -> Flow[Image | None]:
+        """Ask whether the job is done, and if so, for its result."""
+        path = self.path
+        if not (
+            yield from self.service.call(
+                "GET", f"{path}/status", _is_completed, budget, is_free=True
+            )
+        ):
             return None
-        return self._service.endpoint.call(
-            "PUT",
-            f"{self._path}/cancel",
-            Answer.content,
-            build_request=self._service.session.build_request,
-            budget=budget,
-        )
+        self.path = None
+        return (yield from self.service.call("GET", str(path), _read_image, budget, is_free=True))
 
-    def _read_job(self, answer: Answer) -> str:
-        content = answer.content()
-        job_id = check_job_id(content.get("request_id")) if isinstance(content, dict) else None
-        # It may repeat the key, which the variables of a traceback must not show.
-        del content
+    def _read_path(self, answer: Answer) -> str:
+        job_id = check_job_id(answer.mapping().get("request_id"))
         if job_id is None:
             raise answer.fail(EngineResponseError("fal.ai accepted the job without its ID."))
         # The queue knows a job by its app, without the rest of the model's name.
-        parts = self._model.split("/")
+        parts = self.model.split("/")
         app = "/".join(parts[: 3 if parts[0] in _NAMESPACES else 2])
         return f"/{app}/requests/{job_id}"
 
-    def _too_late(self) -> EngineTimeoutError:
-        return EngineTimeoutError(
-            "fal.ai did not finish an image before the deadline; raise deadline. The image may "
-            "have been billed."
-        )
-
 
 def _is_completed(answer: Answer) -> bool:
-    content = answer.content()
-    status = content.get("status") if isinstance(content, dict) else None
-    del content
+    status = answer.mapping().get("status")
     if status not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
         raise answer.fail(EngineResponseError("fal.ai answered with an unknown status of the job."))
     return bool(status == "COMPLETED")
 
 
 def _read_image(answer: Answer) -> Image:
-    content = answer.content()
-    content = content if isinstance(content, dict) else {}
-    url, is_refused = _first_url(content.get("images")), content.get("has_nsfw_concepts") == [True]
+    content = answer.mapping()
+    url, refusals = _first_url(content.get("images")), content.get("has_nsfw_concepts")
+    # It may repeat the key, which the variables of a traceback must not show.
     del content
     if url is None:
         raise answer.fail(EngineResponseError("fal.ai answered without an image."))
-    if is_refused:
+    if isinstance(refusals, list) and True in refusals:
         # The image is black.
         raise answer.fail(
             ContentPolicyError("fal.ai's safety checker refused the image that the model drew.")

@@ -1,7 +1,9 @@
 """What a hosted model is asked: its name, its parameters, the seeds, and the image."""
 
 import base64
+import copy
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -92,7 +94,20 @@ def check_extra_input(
             raise InvalidRequestError(
                 f"extra_input must not contain {name!r}; the engine sets it.", param="extra_input"
             )
-    return dict(parameters)
+        _check_json(name, parameters[name])
+    # A copy, which the caller's lists and mappings do not change.
+    return copy.deepcopy(dict(parameters))
+
+
+def _check_json(name: str, value: object) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise InvalidRequestError(
+            f"extra_input must give {excerpt(name)} as a value that JSON has. It has no NaN, no "
+            "infinity, no integers of thousands of digits and no mappings other than dict.",
+            param="extra_input",
+        ) from None
 
 
 def check_job_id(value: Any) -> str | None:

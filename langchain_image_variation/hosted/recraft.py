@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import httpx
 from pydantic import SecretStr
 
-from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.engines.traits import check_model
@@ -50,6 +50,8 @@ class RecraftEngine(ServiceEngine):
         InvalidRequestError: If a setting is out of range.
     """
 
+    has_costly_seeds = True
+    """With a seed, a call makes one image instead of six, for the same price."""
     models = ("dall-e-2", "recraft")
     """The models that a request may name. The service chooses its own."""
 
@@ -74,6 +76,7 @@ class RecraftEngine(ServiceEngine):
         self._service = Service.open(
             "Recraft",
             key_variable="RECRAFT_API_TOKEN",
+            default_url=_API,
             base_url=base_url,
             api_key=api_key,
             max_billed_calls=max_billed_calls,
@@ -139,7 +142,7 @@ class _Call:
         self._form = form
         self._seed = seed
 
-    def flow(self, budget: Budget) -> Flow[list[Image]]:
+    def flow(self, budget: Budget) -> Flow[ImagesResponse]:
         """Post the image, and return the images of the answer."""
         image_file = yield Work(lambda: _image_to_send(self._request))
         answer = yield from self._service.endpoint.post(
@@ -153,7 +156,7 @@ class _Call:
         for image in answer.data:
             if self._seed is not None:
                 image.set_seed(self._seed)
-        return answer.data
+        return answer
 
     def cancel_flow(self, budget: Budget) -> None:
         """Recraft has no way to cancel a call."""

@@ -5,8 +5,6 @@ The requests follow Replicate's documentation of predictions and the schema of
 """
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
 
 import httpx
 from pydantic import SecretStr
@@ -18,13 +16,11 @@ from langchain_image_variation.exceptions import (
     ContentPolicyError,
     EngineError,
     EngineResponseError,
-    EngineTimeoutError,
     ImageVariationError,
-    ModelNotFoundError,
-    NotFoundError,
 )
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
+from langchain_image_variation.hosted.job import Job
 from langchain_image_variation.hosted.model_input import (
     check_extra_input,
     check_job_id,
@@ -35,7 +31,7 @@ from langchain_image_variation.hosted.model_input import (
     sent_seed,
 )
 from langchain_image_variation.hosted.service import Service, ServiceEngine
-from langchain_image_variation.http.flow import Flow, Wait
+from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["DEFAULT_REPLICATE_MODEL", "ReplicateEngine"]
@@ -45,7 +41,6 @@ DEFAULT_REPLICATE_MODEL = "black-forest-labs/flux-redux-dev"
 _API = "https://api.replicate.com/v1"
 _SMALL_SIDE = 512  # Up to this side, a quarter of a megapixel is enough.
 _HOLD_SECONDS = 5  # How long the server holds the first answer back, so that it has the result.
-_POLL_SECONDS = 1.0
 _RESERVED = frozenset(
     {"aspect_ratio", "megapixels", "num_outputs", "output_format", "redux_image", "seed"}
 )
@@ -95,6 +90,7 @@ class ReplicateEngine(ServiceEngine):
         self._service = Service.open(
             "Replicate",
             key_variable="REPLICATE_API_TOKEN",
+            default_url=_API,
             base_url=base_url,
             api_key=api_key,
             max_billed_calls=max_billed_calls,
@@ -136,73 +132,47 @@ class ReplicateEngine(ServiceEngine):
             **self._extra_input,
         }
         calls = [
-            _Prediction(self._service, model, {**model_input, "seed": sent_seed(seed)}, seed)
+            _Prediction(self._service, model, model_input, seed)
             for seed in image_seeds(self.seed, request.n)
         ]
         return self._service.create(request, calls, model)
 
 
-class _Prediction:
+class _Prediction(Job):
     """One prediction, which makes one image."""
 
-    n = 1
+    cancel_method = "POST"
 
     def __init__(
         self, service: Service, model: str, model_input: Mapping[str, object], seed: int
     ) -> None:
-        self._service = service
-        self._model = model
+        super().__init__(service, model, seed)
         name, _, version = model.partition(":")
         self._create_path = "/predictions" if version else f"/models/{name}/predictions"
-        self._body = {**({"version": version} if version else {}), "input": model_input}
-        self._seed = seed
-        self._path: str | None = None
+        self._body = {
+            **({"version": version} if version else {}),
+            "input": {**model_input, "seed": sent_seed(seed)},
+        }
 
-    def flow(self, budget: Budget) -> Flow[list[Image]]:
-        """Create the prediction, and wait for its result."""
-        call = partial(
-            self._service.endpoint.call,
-            build_request=self._service.session.build_request,
-            budget=budget,
-        )
-        try:
-            url = yield from call(
-                "POST",
-                self._create_path,
-                self._read,
-                json=self._body,
-                headers={"prefer": SecretStr(f"wait={_HOLD_SECONDS}")},
-            )
-        except NotFoundError:
-            raise ModelNotFoundError(f"Replicate has no model {self._model!r}.") from None
-        while self._path is not None:
-            if budget.seconds_left <= _POLL_SECONDS:
-                raise EngineTimeoutError(
-                    "Replicate did not finish an image before the deadline; raise deadline. The "
-                    "image may have been billed."
-                )
-            yield Wait(_POLL_SECONDS)
-            url = yield from call("GET", self._path, self._read)
-        image = Image(url=url)
-        image.set_seed(self._seed)
-        return [image]
-
-    def cancel_flow(self, budget: Budget) -> Flow[object] | None:
-        """Cancel the prediction."""
-        if self._path is None:
-            return None
-        return self._service.endpoint.call(
+    def submit(self, budget: Budget) -> Flow[Image | None]:
+        """Create the prediction, and wait a little for its result."""
+        return self.service.call(
             "POST",
-            f"{self._path}/cancel",
-            Answer.content,
-            build_request=self._service.session.build_request,
-            budget=budget,
+            self._create_path,
+            self._read,
+            budget,
+            json=self._body,
+            headers={"prefer": SecretStr(f"wait={_HOLD_SECONDS}")},
+            keep_waiting=True,
         )
 
-    def _read(self, answer: Answer) -> str | None:
-        """Return the URL of the result, or None and set the path while the prediction runs."""
-        content: Any = answer.content()
-        content = content if isinstance(content, dict) else {}
+    def poll(self, budget: Budget) -> Flow[Image | None]:
+        """Ask for the result."""
+        return self.service.call("GET", str(self.path), self._read, budget, is_free=True)
+
+    def _read(self, answer: Answer) -> Image | None:
+        """Return the result, or None while the prediction runs."""
+        content = answer.mapping()
         status, job_id, output = content.get("status"), content.get("id"), content.get("output")
         failure = _failure(status, content.get("error"))
         # It may repeat the token, which the variables of a traceback must not show.
@@ -212,12 +182,12 @@ class _Prediction:
                 raise answer.fail(
                     EngineResponseError("Replicate accepted the prediction without its ID.")
                 )
-            self._path = f"/predictions/{job_id}"
+            self.path = f"/predictions/{job_id}"
             return None
-        self._path = None
+        self.path = None
         url = output[0] if isinstance(output, list) and output else output
         if status == "succeeded" and isinstance(url, str) and url:
-            return url
+            return Image(url=url)
         raise answer.fail(failure)
 
 

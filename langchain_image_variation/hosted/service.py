@@ -8,36 +8,34 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 from pydantic import SecretStr
 
-from langchain_image_variation.cancellation import cancelled_error
+from langchain_image_variation.cancellation import ignore_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
-from langchain_image_variation.engines.context import (
-    ProgressReporter,
-    cancellation,
-    progress_reporter,
-)
+from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     BillingLimitError,
+    EngineError,
+    EngineResponseError,
     ImageVariationError,
     InvalidRequestError,
 )
 from langchain_image_variation.hosted import settings
+from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.answer_images import (
     normalize_images,
     use_base64,
     use_data_urls,
 )
+from langchain_image_variation.hosted.at_once import Outcome, run_at_once
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
@@ -46,13 +44,22 @@ from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.numbers import check_whole_number
 
-__all__ = ["MAX_AT_ONCE", "BilledCalls", "Call", "Service", "ServiceEngine"]
+__all__ = ["CANCEL_SECONDS", "MAX_AT_ONCE", "BilledCalls", "Call", "Service", "ServiceEngine"]
+
+T = TypeVar("T")
 
 MAX_AT_ONCE = 4
 """How many calls of one request run at the same time. The services limit requests per second."""
 
 CANCEL_SECONDS = 5.0
 """How long a call that was given up may take to cancel its job, in seconds."""
+
+STOP_SECONDS = 12.0
+"""How long an interrupted request waits for its calls, in seconds. Replicate may take five seconds
+until it accepts a job, and cancelling it may take `CANCEL_SECONDS`."""
+
+
+_MAX_CREDITS = 1e6  # What is larger, or not a number, is a mistake of the service.
 
 
 class Call(Protocol):
@@ -61,7 +68,7 @@ class Call(Protocol):
     n: int
     """The number of images that it makes."""
 
-    def flow(self, budget: Budget) -> Flow[list[Image]]:
+    def flow(self, budget: Budget) -> Flow[ImagesResponse]:
         """Make the images. They are not downloaded yet."""
         ...
 
@@ -102,12 +109,14 @@ class Service:
     """A service, and how this process uses it.
 
     Args:
+        title: What errors call it.
         endpoint: Its address, its key and its limits.
         session: The connections.
         result_urls: The policy for downloads of results.
         billed_calls: Counts the calls.
     """
 
+    title: str
     endpoint: Endpoint
     session: Session
     result_urls: URLPolicy
@@ -120,6 +129,7 @@ class Service:
         *,
         key_variable: str,
         key_scheme: str = "Bearer",
+        default_url: str,
         base_url: str,
         api_key: str | SecretStr | None,
         max_billed_calls: int | None,
@@ -134,7 +144,8 @@ class Service:
         """Return a service with new connections, or with those of `http_client`.
 
         `title` is what errors call the service, `key_variable` the environment variable of its key,
-        and `key_scheme` the scheme of its authorization header. For the rest, see the engines.
+        `key_scheme` the scheme of its authorization header, and `default_url` its real address. For
+        the rest, see the engines.
 
         Raises:
             AuthenticationError: If there is no key, or a header cannot carry it.
@@ -159,12 +170,29 @@ class Service:
                 "authorization": SecretStr(f"{key_scheme} {api_key.get_secret_value()}")
             },
             key_variable=key_variable,
+            address_hint=f"The service is at {default_url}.",
+            # None of the services documents that it knows the header.
+            honors_idempotency_key=False,
         )
         return cls(
+            title,
             endpoint,
             Session(endpoint.base_url, http_client),
             result_urls or URLPolicy(hosts=None),
             BilledCalls(max_billed_calls),
+        )
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], T],
+        budget: Budget,
+        **options: Any,
+    ) -> Flow[T]:
+        """Send a request. See `Endpoint.call`."""
+        return self.endpoint.call(
+            method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
 
     def create(
@@ -187,25 +215,36 @@ class Service:
         """
         self.billed_calls.add(len(calls))
         budget = self.endpoint.new_budget()
-        make = partial(self._make, request.side, budget, progress_reporter())
-        outcomes = _run_at_once(
-            [partial(make, call) for call in calls], cancellation(), MAX_AT_ONCE
+        reporter = progress_reporter()
+
+        def report(outcome: Outcome) -> None:
+            if isinstance(outcome, ImagesResponse):
+                for _ in outcome.data:
+                    reporter.image_finished()
+
+        outcomes = run_at_once(
+            [
+                partial(self._make, call, request.side, budget.share(call.n, request.n))
+                for call in calls
+            ],
+            limit=MAX_AT_ONCE,
+            stop_seconds=STOP_SECONDS,
+            report=report,
         )
-        errors = [outcome for outcome in outcomes if isinstance(outcome, ImageVariationError)]
-        if len(errors) == len(outcomes):
-            raise errors[0]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if len(failures) == len(outcomes):
+            raise failures[0]
+        answers = [outcome for outcome in outcomes if isinstance(outcome, ImagesResponse)]
         images: list[Image] = []
         for call, outcome in zip(calls, outcomes, strict=True):
-            images += (
-                _failed_images(call.n, outcome)
-                if isinstance(outcome, ImageVariationError)
-                else outcome
-            )
-        response = ImagesResponse(created=int(time.time()), data=images)
+            images += self._images(call, outcome)
+        usage = {"billed_calls": len(calls), "credits": _total_credits(answers)}
+        response = ImagesResponse.model_validate(
+            {"created": int(time.time()), "data": images}
+            | {name: number for name, number in usage.items() if number is not None}
+        )
         response.model = model
-        response.note = f"Calls made: {len(calls)}."
-        if errors:
-            response.note += f" {len(errors)} failed, and may not be billed."
+        response.note = self._note(len(calls), len(failures), usage["credits"])
         if request.response_format == "url":
             use_data_urls(response)
         else:
@@ -216,44 +255,60 @@ class Service:
         """Close the connections, except those of an `http_client` that the caller passed."""
         self.session.close()
 
-    def _make(
-        self,
-        side: int,
-        budget: Budget,
-        reporter: ProgressReporter,
-        call: Call,
-        is_cancelled: Callable[[], bool],
-    ) -> list[Image]:
+    def _make(self, call: Call, side: int, budget: Budget) -> ImagesResponse:
         try:
-            images = self.session.run(self._flow(call, side, budget), is_cancelled)
+            return self.session.run(self._flow(call, side, budget), cancellation())
         except BaseException:
             self._cancel(call, budget)
             raise
-        for _ in images:
-            reporter.image_finished()
-        return images
 
-    def _flow(self, call: Call, side: int, budget: Budget) -> Flow[list[Image]]:
-        images = yield from call.flow(budget)
-        for image in images:
-            if image.failure is None:
-                yield from download(
-                    image,
-                    self.endpoint,
-                    policy=self.result_urls,
-                    build_request=self.session.build_request,
-                    budget=budget,
-                )
-        yield from normalize_images(ImagesResponse(data=images), side, budget)
-        return images
+    def _flow(self, call: Call, side: int, budget: Budget) -> Flow[ImagesResponse]:
+        answer = yield from call.flow(budget)
+        for image in answer.data:
+            yield from download(
+                image,
+                self.endpoint,
+                policy=self.result_urls,
+                build_request=self.session.build_request,
+                budget=budget,
+            )
+        yield from normalize_images(answer, side, budget)
+        return answer
 
     def _cancel(self, call: Call, budget: Budget) -> None:
         """Stop the job of a call that was given up, so that it is not billed for nothing."""
-        flow = call.cancel_flow(replace(budget, deadline=time.monotonic() + CANCEL_SECONDS))
+        deadline = min(budget.deadline, time.monotonic() + CANCEL_SECONDS)
+        flow = call.cancel_flow(replace(budget, deadline=deadline))
         if flow is not None:
             # The job may have ended meanwhile, and the caller needs the first error.
-            with suppress(ImageVariationError):
-                self.session.run(flow, lambda: False)
+            with suppress(ImageVariationError), ignore_cancellation():
+                self.session.run(flow, cancellation())
+
+    def _images(self, call: Call, outcome: Outcome) -> list[Image]:
+        """Return the images of a call: those that it made, and one that fails for each other."""
+        if isinstance(outcome, ImageVariationError):
+            return _failed_images(call.n, outcome)
+        if isinstance(outcome, Exception):
+            error = EngineError(f"A call to {self.title} failed with {type(outcome).__name__}.")
+            error.__cause__ = outcome
+            return _failed_images(call.n, error)
+        n = len(outcome.data)
+        if n == call.n:
+            return outcome.data
+        error = EngineResponseError(f"{self.title} returned only {n} of {call.n} images.")
+        return outcome.data + _failed_images(call.n - n, error)
+
+    def _note(self, n_calls: int, n_failures: int, credits: float | None) -> str:
+        """Return what a person should know about the cost."""
+        calls = "1 billed call" if n_calls == 1 else f"{n_calls} billed calls"
+        note = f"Took {calls} to {self.title}."
+        if n_failures == 1:
+            note += " One of them failed, so it may not be billed."
+        elif n_failures:
+            note += f" {n_failures} of them failed, so they may not be billed."
+        if credits is not None:
+            note += f" {self.title} charged {credits:,g} credits."
+        return note
 
 
 class ServiceEngine:
@@ -282,7 +337,10 @@ class ServiceEngine:
         return self._service.endpoint.display_url
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that you passed."""
+        """Close the connections, except those of an `http_client` that you passed.
+
+        A call that is running fails, and its jobs at the service go on.
+        """
         self._service.close()
 
 
@@ -293,38 +351,13 @@ def _failed_images(n: int, error: ImageVariationError) -> list[Image]:
     return images
 
 
-def _run_at_once(
-    jobs: Sequence[Callable[[Callable[[], bool]], list[Image]]],
-    is_cancelled: Callable[[], bool],
-    limit: int,
-) -> list[list[Image] | ImageVariationError]:
-    """Return what each job returned, or the error that it raised, in order.
-
-    Each job gets a function that says whether to stop. An error from outside the tree, such as
-    `KeyboardInterrupt`, stops all jobs and is raised once they have ended.
-    """
-    if len(jobs) == 1:
-        return [_outcome(jobs[0], is_cancelled)]
-    stop = threading.Event()
-    with ThreadPoolExecutor(min(limit, len(jobs)), "image-variation-call") as pool:
-        futures: list[Future[list[Image] | ImageVariationError]] = [
-            # Decoding an image reads the cancellation from the context.
-            pool.submit(copy_context().run, _outcome, job, lambda: stop.is_set() or is_cancelled())
-            for job in jobs
-        ]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            stop.set()
-            raise
-
-
-def _outcome(
-    job: Callable[[Callable[[], bool]], list[Image]], should_stop: Callable[[], bool]
-) -> list[Image] | ImageVariationError:
-    if should_stop():
-        return cancelled_error()
-    try:
-        return job(should_stop)
-    except ImageVariationError as error:
-        return error
+def _total_credits(answers: Sequence[ImagesResponse]) -> float | None:
+    """Return the sum of what the answers say they cost, or None if they say nothing."""
+    amounts = [(answer.model_extra or {}).get("credits") for answer in answers]
+    numbers = [
+        amount
+        for amount in amounts
+        if isinstance(amount, int | float) and not isinstance(amount, bool)
+    ]
+    total = sum(numbers)
+    return total if numbers and 0 <= total < _MAX_CREDITS else None

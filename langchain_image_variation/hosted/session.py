@@ -1,5 +1,6 @@
 """An httpx client and the driver that runs flows on it, sync and async."""
 
+import os
 import threading
 from collections.abc import Callable
 from http.cookiejar import Cookie, CookieJar
@@ -66,19 +67,31 @@ class Session:
         self.owns_client = client is None
         self._proxy_variable = find_proxy_variable(base_url) if client is None else None
         self._client = _check_client(client, httpx.Client) or new_client(base_url)
+        self._base_url = base_url
+        self._process_id = os.getpid()
 
     def build_request(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
         """Return a request that includes the httpx client's own headers."""
-        return _build_request(self._client, self._proxy_variable, method, url, **options)
+        return _build_request(self._process_client(), self._proxy_variable, method, url, **options)
 
     def run(self, flow: Flow[T], is_cancelled: Callable[[], bool]) -> T:
         """Run a flow to its end, or until `is_cancelled` returns True."""
-        return Driver(self._client, is_cancelled).run(flow)
+        return Driver(self._process_client(), is_cancelled).run(flow)
 
     def close(self) -> None:
         """Close the connections, unless they are the caller's."""
         if self.owns_client:
-            self._client.close()
+            self._process_client().close()
+
+    def _process_client(self) -> httpx.Client:
+        """Return the client of this process.
+
+        A forked process has the sockets of its parent. If both sent on them, their requests and
+        answers would mix.
+        """
+        if self.owns_client and self._process_id != os.getpid():
+            self._client, self._process_id = new_client(self._base_url), os.getpid()
+        return self._client
 
 
 class AsyncSession:

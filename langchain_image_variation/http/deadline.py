@@ -18,6 +18,8 @@ from typing import Any, TypeVar, cast
 import httpcore
 import httpx
 
+from langchain_image_variation.cancellation import check_cancellation
+
 __all__ = ["DeadlineTransport", "call_with_timeout", "phase_timeouts", "use_deadline"]
 
 T = TypeVar("T")
@@ -190,7 +192,17 @@ class _DeadlineStream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _time_left(timeout, httpcore.ReadTimeout))
+        # In turns, because a server may think for minutes about a call that is soon cancelled.
+        time_left = _time_left(timeout, httpcore.ReadTimeout)
+        end = monotonic() + (_NEVER if time_left is None else time_left)
+        while True:
+            turn = min(max(end - monotonic(), 0.001), _CANCEL_INTERVAL)
+            try:
+                return self._stream.read(max_bytes, turn)
+            except httpcore.ReadTimeout:
+                check_cancellation()
+                if monotonic() >= end:
+                    raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # In pieces: within one write, each read of a slow peer would start the timeout again.
@@ -216,6 +228,8 @@ class _DeadlineStream(httpcore.NetworkStream):
 
 
 _PIECE = 256 * 1024
+_CANCEL_INTERVAL = 0.2
+"""Seconds between two checks of a waiting read whether its call was cancelled."""
 
 
 def _resolve(host: str, port: int, seconds: float | None) -> list[str]:

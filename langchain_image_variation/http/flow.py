@@ -6,7 +6,7 @@ the flow, or throws its error into it. httpx writes its `Auth` classes in the sa
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -14,7 +14,11 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from langchain_image_variation.cancellation import cancel_after, cancelled_error
+from langchain_image_variation.cancellation import (
+    cancel_after,
+    cancelled_error,
+    ignore_cancellation,
+)
 from langchain_image_variation.http.deadline import DeadlineTransport, phase_timeouts, use_deadline
 from langchain_image_variation.http.tls import ssl_context
 
@@ -52,6 +56,9 @@ class Send:
     """In seconds of `time.monotonic`."""
     direct: bool = False
     """Whether to bypass the httpx client, with its proxy, cookies, headers and log lines."""
+    keep_waiting: bool = False
+    """Whether a thread whose call is cancelled still waits for the answer. Only the answer says how
+    to cancel what the request started."""
     transport: Transport | None = None
     """The transport of a direct request. By default a new one, which is closed afterwards."""
 
@@ -116,7 +123,8 @@ class Driver:
 
     def _send(self, step: Send) -> None:
         step.request.extensions["timeout"] = phase_timeouts(step.timeout, step.deadline)
-        with use_deadline(step.deadline):
+        stay = ignore_cancellation() if step.keep_waiting else nullcontext()
+        with use_deadline(step.deadline), stay:
             if step.direct:
                 self._send_directly(step)
                 return

@@ -222,6 +222,32 @@ def test_the_engine_may_leave_a_note(
     assert capsys.readouterr().err == ""
 
 
+def test_notes_about_one_image_name_it(
+    other_photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """If the notes about several images differ, the later ones say which image they are about."""
+    declare(tmp_path, "timing", "timing = timing:Engine\n")
+    (tmp_path / "timing.py").write_text(
+        "from itertools import count\n"
+        "from langchain_image_variation.engines.instant import InstantEngine\n"
+        "class Engine(InstantEngine):\n"
+        "    calls = count(1)\n"
+        "    def create_variation(self, request):\n"
+        "        response = super().create_variation(request)\n"
+        "        response.note = f'Took {next(self.calls)} seconds.'\n"
+        "        return response\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = ["--size", "256x256", "--fit", "keep", "--engine", "timing"]
+    assert main(["create", str(other_photo), "photo.jpg", *options]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0] == "Took 1 seconds."
+    assert "photo: Took 2 seconds." in errors
+
+
 def test_an_image_can_come_and_go_by_streams() -> None:
     """`-` reads standard input, and `-o -` writes one image to standard output and no files."""
     completed = run("create", "-", "-o", "-", *SMALL, input=jpeg())

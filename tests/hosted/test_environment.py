@@ -5,6 +5,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,6 +242,23 @@ def test_a_trusted_certificate_is_accepted(
     AUTHORITY.cert_pem.write_to_path(tmp_path / "trusted.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
     with raw_server(GOOD, tls=tls_context(AUTHORITY.issue_cert("127.0.0.1"))) as server:
+        assert call(base_url=server.base_url).data[0].read() == PNG
+
+
+@pytest.mark.mostly_slow("sync")
+def test_a_server_may_pause_over_tls(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A pause in an answer over TLS, longer than a thread waits at a time, loses no byte of it."""
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "trusted.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+
+    def pause(connection: socket.socket) -> None:
+        for piece in (GOOD[:20], GOOD[20:-20], GOOD[-20:]):
+            time.sleep(0.3)
+            connection.sendall(piece)
+
+    with raw_server(pause, tls=tls_context(AUTHORITY.issue_cert("127.0.0.1"))) as server:
         assert call(base_url=server.base_url).data[0].read() == PNG
 
 

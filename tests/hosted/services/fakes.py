@@ -13,8 +13,9 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,6 +32,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    port: int
+    """The client's end of the connection."""
 
     @property
     def parts(self) -> list[str]:
@@ -73,17 +76,26 @@ class Reply:
         return json.dumps(self.content).encode()
 
 
+@lru_cache(maxsize=64)
 def drawn_image(seed: int, side: int, kind: str = "PNG") -> bytes:
     """Return a flat image whose color depends on the seed."""
     buffer = io.BytesIO()
     color = ((seed * 37) % 256, (seed * 91) % 256, (seed * 53) % 256)
-    Image.new("RGB", (side, side), color).save(buffer, kind)
+    # Strong compression would take longer than the engines.
+    options = {"compress_level": 1} if kind == "PNG" else {}
+    Image.new("RGB", (side, side), color).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def data_url(image: bytes) -> str:
     """Return an image as a `data:` URL."""
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """With the default of 5, the system resets connections when several calls come at once."""
 
 
 class FakeService:
@@ -97,6 +109,14 @@ class FakeService:
         self.faults: deque[Reply] = deque()
         self.url = ""
         self.polls_until_done = 0
+        self.endless_seeds: set[int] = set()
+        """The seeds of images that are never done."""
+        self.lost_answers = 0
+        """How many answers are lost after the service accepted a job."""
+        self.accepts_jobs = threading.Event()
+        """Answers to POST wait for it."""
+        self.accepts_jobs.set()
+        self.is_stopping = threading.Event()
         self.cancelled: list[str] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -124,7 +144,13 @@ class FakeService:
                 assert "authorization" not in request.headers
             elif request.headers.get("authorization") != f"{self.scheme} {KEY}":
                 return self.unauthorized()
-            return self.answer(request)
+            reply = self.answer(request)
+            if request.method == "POST":
+                self.accepts_jobs.wait(60)
+            if request.method == "POST" and self.lost_answers:
+                self.lost_answers -= 1
+                return Reply(0)
+            return reply
         finally:
             with self._lock:
                 self._at_once -= 1
@@ -144,8 +170,8 @@ class FakeService:
             def do_GET(self) -> None:
                 length = int(self.headers.get("content-length", 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                request = Received(self.command, self.path, headers, self.rfile.read(length))
-                reply = service.handle(request)
+                body, port = self.rfile.read(length), self.client_address[1]
+                reply = service.handle(Received(self.command, self.path, headers, body, port))
                 if reply.status == 0:
                     self.close_connection = True
                     return
@@ -154,22 +180,24 @@ class FakeService:
                 for name, value in ({"content-type": kind} | reply.headers).items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(reply.body)))
-                self.end_headers()
-                self.wfile.write(reply.body)
+                # The client may have gone away.
+                with suppress(ConnectionError):
+                    self.end_headers()
+                    self.wfile.write(reply.body)
 
             do_POST = do_PUT = do_GET
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.daemon_threads = True
+        with _Server(("127.0.0.1", 0), Handler) as server:
             self.url = f"http://127.0.0.1:{server.server_address[1]}"
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
             try:
                 yield self
             finally:
+                self.is_stopping.set()
                 server.shutdown()
                 thread.join()
 
@@ -192,6 +220,8 @@ class FakeRecraft(FakeService):
         if not (256 <= min(image.size) and max(image.size) <= 4096 and 1 <= n <= 6):
             return Reply(400, {"code": "invalid_request_parameter", "message": "out of range"})
         seed = int(form["random_seed"]) if "random_seed" in form else next(self._own_seeds)
+        if seed in self.endless_seeds:
+            self.is_stopping.wait(60)
         assert width == height
         assert form["response_format"] == b"b64_json"
         kind = {b"png": "PNG", b"webp": "WEBP"}[form["image_format"]]
@@ -235,7 +265,8 @@ class FakeFal(FakeService):
         job = self._jobs[parts[3]]
         if parts[4:] == ["status"]:
             job["polls"] += 1
-            done = job["polls"] > self.polls_until_done
+            is_endless = job["input"]["seed"] in self.endless_seeds
+            done = job["polls"] > self.polls_until_done and not is_endless
             status = "COMPLETED" if done else ("IN_QUEUE", "IN_PROGRESS")[job["polls"] % 2]
             details = {"queue_position": 0, "logs": None, "metrics": {"inference_time": 1.5}}
             return Reply(200 if done else 202, {"status": status, **details})
@@ -304,7 +335,7 @@ class FakeReplicate(FakeService):
             "status": "processing",
             "urls": {"get": f"{self.url}/v1/predictions/{job_id}"},
         }
-        if job["polls"] < self.polls_until_done:
+        if job["polls"] < self.polls_until_done or seed in self.endless_seeds:
             return prediction
         if seed in self.errors_by_seed:
             return {**prediction, "status": "failed", "error": self.errors_by_seed[seed]}

@@ -1,29 +1,82 @@
+"""What a run pays for, when it ends early and when it is started again."""
+
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from langchain_image_variation.cli import main
 from pytest_image_variation.samples import square_png
-from tests.hosted.services.fakes import KEY, FakeFal
+from tests.hosted.services.fakes import KEY, FakeFal, FakeRecraft, FakeService
 
 
-def test_a_batch_stops_at_its_limit(fal: FakeFal, tmp_path: Path) -> None:
-    """A batch makes no billed call above the limit, and a second run pays only for the rest."""
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of each service."""
+    for name in ("FAL_KEY", "RECRAFT_API_TOKEN"):
+        monkeypatch.setenv(name, KEY)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three images."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
     for index in range(3):
-        (tmp_path / f"{index}.png").write_bytes(square_png(32 + index))
+        (folder / f"{index}.png").write_bytes(square_png(32 + index))
+    return folder
 
-    def run_batch(limit: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "langchain_image_variation", "batch", str(tmp_path)]
-        command += ["--engine", "fal", "--base-url", fal.url, "-n", "2", "--size", "256x256"]
-        command += ["--max-billed-calls", str(limit), "-o", str(tmp_path / "outputs")]
-        environment = {**os.environ, "FAL_KEY": KEY}
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
 
-    first = run_batch(3)
-    assert first.returncode != 0
-    assert "max_billed_calls" in first.stderr or "--max-billed-calls" in first.stderr
+def arguments(photos: Path, engine: str, service: FakeService, n: int = 2) -> list[str]:
+    """Return the arguments of a batch."""
+    return [
+        *("batch", str(photos), "-o", str(photos.parent / "outputs"), "-n", str(n)),
+        *("--size", "256x256", "--engine", engine, "--base-url", service.url),
+    ]
+
+
+def test_a_batch_stops_at_its_limit(
+    fal: FakeFal, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A batch makes no billed call above the limit, and a second run pays only for the rest."""
+    command = arguments(photos, "fal", fal)
+    assert main([*command, "--max-billed-calls", "3"]) != 0
+    assert "max-billed-calls" in capsys.readouterr().err
     paid = len(fal.paths("POST"))
     assert 0 < paid <= 3
-    second = run_batch(10)
-    assert second.returncode == 0, second.stderr
+    assert main([*command, "--max-billed-calls", "10"]) == 0
     assert len(fal.paths("POST")) == 6
+    assert main(command) == 0
+    assert len(fal.paths("POST")) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_a_stopped_batch_pays_for_the_rest_only(fal: FakeFal, photos: Path) -> None:
+    """After Ctrl-C in the middle of a run, the next run pays for no image a second time."""
+    fal.polls_until_done = 3
+    command = [sys.executable, "-m", "langchain_image_variation", *arguments(photos, "fal", fal)]
+    with subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE) as process:
+        while len(fal.paths("POST")) < 3 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode != 0
+    stopped_at = len(fal.paths("POST"))
+    assert 3 <= stopped_at < 6
+    assert subprocess.run(command, env=os.environ).returncode == 0
+    assert len(fal.paths("POST")) - len(fal.cancelled) == 6
+
+
+@pytest.mark.parametrize("command", ["batch", "create"])
+def test_nothing_makes_up_costly_seeds(recraft: FakeRecraft, photos: Path, command: str) -> None:
+    """Without --seed, six images of a photo are one call to Recraft, although a seed allows one."""
+    batch = arguments(photos, "recraft", recraft, n=6)
+    create = ["create", *map(str, sorted(photos.iterdir())), *batch[2:]]
+    assert main(batch if command == "batch" else create) == 0
+    assert [one.form["n"] for one in recraft.received] == [b"6"] * 3
+    assert all("random_seed" not in one.form for one in recraft.received)

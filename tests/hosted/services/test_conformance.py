@@ -26,4 +26,5 @@ def make_tests(name: str) -> type[EngineConformanceTests]:
 
 TestFal = make_tests("fal")
 TestRecraft = make_tests("recraft")
-TestReplicate = make_tests("replicate")
+# Its calls are jobs like those of fal, so the plain tests of the rules are about fal.
+TestReplicate = pytest.mark.slow(make_tests("replicate"))

@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
-from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
@@ -29,41 +29,17 @@ from tests.hosted.services.fakes import (
     Reply,
     data_url,
 )
+from tests.hosted.services.requesting import make_request
 
 SOURCE = square_png(300)
-SMALL = square_png(32)
 VERSION = "a" * 64
 
-MakeEngine = Callable[..., Any]
+OpenEngine = Callable[..., Any]
 
 
-@pytest.fixture
-def make_engine() -> Iterator[MakeEngine]:
-    """Make engines of a service. They are closed after the test."""
-    engines: list[Any] = []
-
-    def make(name: str, service: FakeService, **options: Any) -> Any:
-        engine = load_engine(name, **{"base_url": service.url, "api_key": KEY, **options})
-        engines.append(engine)
-        return engine
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
-def make_request(n: int = 1, image: bytes = SMALL, **fields: Any) -> CreateImageVariationRequest:
-    """Return a small request."""
-    return CreateImageVariationRequest(
-        image=SquarePNG(image),
-        n=n,
-        **{"size": "256x256", "response_format": "b64_json", **fields},
-    )
-
-
-def test_recraft_gets_a_form(recraft: FakeRecraft, make_engine: MakeEngine) -> None:
+def test_recraft_gets_a_form(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
     """One call carries the image and asks for PNG files of 1024 pixels in base64."""
-    call_engine(make_engine("recraft", recraft), make_request(4, SOURCE))
+    call_engine(open_engine("recraft", recraft), make_request(4, SOURCE))
     [request] = recraft.received
     assert request.path == "/images/variateImage"
     assert request.form == {
@@ -75,15 +51,15 @@ def test_recraft_gets_a_form(recraft: FakeRecraft, make_engine: MakeEngine) -> N
     }
 
 
-def test_recraft_is_asked_for_six_at_most(recraft: FakeRecraft, make_engine: MakeEngine) -> None:
+def test_recraft_is_asked_for_six_at_most(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
     """Ten images without a seed are two billed calls, of six and of four."""
-    call_engine(make_engine("recraft", recraft), make_request(10))
+    call_engine(open_engine("recraft", recraft), make_request(10))
     assert sorted(int(one.form["n"]) for one in recraft.received) == [4, 6]
 
 
-def test_recraft_makes_each_seed_alone(recraft: FakeRecraft, make_engine: MakeEngine) -> None:
+def test_recraft_makes_each_seed_alone(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
     """With a seed, each image is a call with its own random_seed."""
-    call_engine(make_engine("recraft", recraft, seed=8), make_request(3))
+    call_engine(open_engine("recraft", recraft, seed=8), make_request(3))
     forms = [one.form for one in recraft.received]
     assert sorted((form["n"], form["random_seed"]) for form in forms) == [
         (b"1", b"10"),
@@ -92,15 +68,15 @@ def test_recraft_makes_each_seed_alone(recraft: FakeRecraft, make_engine: MakeEn
     ]
 
 
-def test_recraft_gets_small_images_enlarged(recraft: FakeRecraft, make_engine: MakeEngine) -> None:
+def test_recraft_gets_small_images_enlarged(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
     """An image below 256 pixels is sent at 256, the smallest side that the service takes."""
-    call_engine(make_engine("recraft", recraft), make_request())
+    call_engine(open_engine("recraft", recraft), make_request())
     assert SquarePNG(recraft.received[0].form["image"]).side == 256
 
 
-def test_fal_gets_a_job_in_json(fal: FakeFal, make_engine: MakeEngine) -> None:
+def test_fal_gets_a_job_in_json(fal: FakeFal, open_engine: OpenEngine) -> None:
     """The job has the image as a data: URL, and asks for one PNG that fal does not keep."""
-    engine = make_engine("fal", fal, seed=3, extra_input={"num_inference_steps": 40})
+    engine = open_engine("fal", fal, seed=3, extra_input={"num_inference_steps": 40})
     call_engine(engine, make_request(image=SOURCE, size="1024x1024"))
     assert fal.received[0].json == {
         "image_url": data_url(SOURCE),
@@ -115,47 +91,47 @@ def test_fal_gets_a_job_in_json(fal: FakeFal, make_engine: MakeEngine) -> None:
     assert fal.paths() == ["/fal-ai/flux-1/dev/redux", f"{job}/status", job]
 
 
-def test_fal_polls_until_a_job_is_done(fal: FakeFal, make_engine: MakeEngine) -> None:
+def test_fal_polls_until_a_job_is_done(fal: FakeFal, open_engine: OpenEngine) -> None:
     """The status is asked for until the job is completed."""
     fal.polls_until_done = 2
-    call_engine(make_engine("fal", fal), make_request())
+    call_engine(open_engine("fal", fal), make_request())
     assert len([path for path in fal.paths() if path.endswith("/status")]) == 3
 
 
-def test_fal_never_follows_given_links(fal: FakeFal, make_engine: MakeEngine) -> None:
+def test_fal_never_follows_given_links(fal: FakeFal, open_engine: OpenEngine) -> None:
     """Addresses in an answer are not used, so a key cannot reach another host."""
-    call_engine(make_engine("fal", fal), make_request())
+    call_engine(open_engine("fal", fal), make_request())
     assert len(fal.received) == 3
 
 
 @pytest.mark.parametrize("job_id", ["../admin", "a/b", "", None, 7, "x" * 200, "a?b", "a b"])
-def test_hostile_job_ids_are_refused(fal: FakeFal, make_engine: MakeEngine, job_id: object) -> None:
+def test_hostile_job_ids_are_refused(fal: FakeFal, open_engine: OpenEngine, job_id: object) -> None:
     """An ID that would change the address of the next request is an error."""
     fal.faults.append(Reply(200, {"request_id": job_id, "status": "IN_QUEUE"}))
     with pytest.raises(EngineResponseError, match="ID"):
-        call_engine(make_engine("fal", fal), make_request())
+        call_engine(open_engine("fal", fal), make_request())
 
 
-def test_fal_never_returns_a_black_image(fal: FakeFal, make_engine: MakeEngine) -> None:
+def test_fal_never_returns_a_black_image(fal: FakeFal, open_engine: OpenEngine) -> None:
     """An image that the safety checker refused raises an error, and the others are kept."""
     fal.refused_seeds, fal.failing_seeds = {5}, {6}
-    response = call_engine(make_engine("fal", fal, seed=4), make_request(3))
+    response = call_engine(open_engine("fal", fal, seed=4), make_request(3))
     assert SquarePNG(response.data[0].read()).side == 256
     for image in response.data[1:]:
         with pytest.raises(ContentPolicyError):
             image.read()
 
 
-def test_all_refused_images_raise(fal: FakeFal, make_engine: MakeEngine) -> None:
+def test_all_refused_images_raise(fal: FakeFal, open_engine: OpenEngine) -> None:
     """If every image is refused, so is the request."""
     fal.refused_seeds = {4, 5}
     with pytest.raises(ContentPolicyError):
-        call_engine(make_engine("fal", fal, seed=4), make_request(2))
+        call_engine(open_engine("fal", fal, seed=4), make_request(2))
 
 
-def test_replicate_gets_a_prediction(replicate: FakeReplicate, make_engine: MakeEngine) -> None:
+def test_replicate_gets_a_prediction(replicate: FakeReplicate, open_engine: OpenEngine) -> None:
     """The prediction names the model in its path, and asks for one PNG."""
-    engine = make_engine("replicate", replicate, seed=3, extra_input={"guidance": 2.5})
+    engine = open_engine("replicate", replicate, seed=3, extra_input={"guidance": 2.5})
     call_engine(engine, make_request(image=SOURCE, size="1024x1024"))
     request = replicate.received[0]
     assert request.path == "/models/black-forest-labs/flux-redux-dev/predictions"
@@ -173,25 +149,25 @@ def test_replicate_gets_a_prediction(replicate: FakeReplicate, make_engine: Make
     }
 
 
-def test_replicate_takes_a_version(replicate: FakeReplicate, make_engine: MakeEngine) -> None:
+def test_replicate_takes_a_version(replicate: FakeReplicate, open_engine: OpenEngine) -> None:
     """A model with a version is created by its version."""
-    call_engine(make_engine("replicate", replicate, model=f"me/mine:{VERSION}"), make_request())
+    call_engine(open_engine("replicate", replicate, model=f"me/mine:{VERSION}"), make_request())
     request = replicate.received[0]
     assert (request.path, request.json["version"]) == ("/predictions", VERSION)
 
 
 def test_small_sizes_take_a_quarter_megapixel(
-    replicate: FakeReplicate, make_engine: MakeEngine
+    replicate: FakeReplicate, open_engine: OpenEngine
 ) -> None:
     """Up to 512 pixels, a quarter of a megapixel is asked for and billed."""
-    call_engine(make_engine("replicate", replicate), make_request(size="512x512"))
+    call_engine(open_engine("replicate", replicate), make_request(size="512x512"))
     assert replicate.received[0].json["input"]["megapixels"] == "0.25"
 
 
-def test_replicate_is_polled(replicate: FakeReplicate, make_engine: MakeEngine) -> None:
+def test_replicate_is_polled(replicate: FakeReplicate, open_engine: OpenEngine) -> None:
     """A prediction that is not ready is asked for until it is."""
     replicate.polls_until_done = 1
-    call_engine(make_engine("replicate", replicate), make_request())
+    call_engine(open_engine("replicate", replicate), make_request())
     assert "/predictions/p0" in replicate.paths("GET")
 
 
@@ -204,25 +180,25 @@ def test_replicate_is_polled(replicate: FakeReplicate, make_engine: MakeEngine) 
     ],
 )
 def test_failed_predictions_are_errors(
-    replicate: FakeReplicate, make_engine: MakeEngine, reason: str, error_class: type[Exception]
+    replicate: FakeReplicate, open_engine: OpenEngine, reason: str, error_class: type[Exception]
 ) -> None:
     """A failed prediction raises its reason and is not paid for again."""
     replicate.errors_by_seed = {1: reason}
     with pytest.raises(error_class, match=reason[:20] or "failed"):
-        call_engine(make_engine("replicate", replicate, seed=1), make_request())
+        call_engine(open_engine("replicate", replicate, seed=1), make_request())
     assert len(replicate.received) == 1
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
 def test_cancelled_calls_cancel_their_jobs(
-    name: str, fal: FakeFal, replicate: FakeReplicate, make_engine: MakeEngine
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
 ) -> None:
     """When the caller goes away, every job of the request is cancelled at the service."""
     service: FakeService = {"fal": fal, "replicate": replicate}[name]
     service.polls_until_done = 1000
 
     async def main() -> None:
-        engine = make_engine(name, service)
+        engine = open_engine(name, service)
         task = asyncio.create_task(
             call_engine_async(engine, make_request(3), wait_when_cancelled=True)
         )
@@ -237,15 +213,51 @@ def test_cancelled_calls_cancel_their_jobs(
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
-def test_jobs_past_the_deadline_are_cancelled(
-    name: str, fal: FakeFal, replicate: FakeReplicate, make_engine: MakeEngine
+def test_jobs_are_cancelled_once_accepted(
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
 ) -> None:
-    """A job that is not done before the deadline is cancelled, and the call says so."""
+    """A call that is cancelled before the service has named the job waits for the name."""
     service: FakeService = {"fal": fal, "replicate": replicate}[name]
     service.polls_until_done = 1000
-    with pytest.raises(EngineTimeoutError, match="deadline"):
-        call_engine(make_engine(name, service, deadline=1.5), make_request())
+    service.accepts_jobs.clear()
+
+    async def main() -> None:
+        engine = open_engine(name, service)
+        task = asyncio.create_task(
+            call_engine_async(engine, make_request(), wait_when_cancelled=True)
+        )
+        while not service.received:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        # Longer than a thread needs to notice that its call is cancelled.
+        await asyncio.sleep(0.5)
+        service.accepts_jobs.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
     assert len(service.cancelled) == 1
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_jobs_past_the_deadline_are_cancelled(
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
+) -> None:
+    """A job that is late is cancelled before the deadline, however slow the service is then."""
+    service: FakeService = {"fal": fal, "replicate": replicate}[name]
+    service.polls_until_done = 1000
+    seconds: list[float] = []
+
+    def record_timeout(request: httpx.Request) -> None:
+        if request.url.path.endswith("/cancel"):
+            seconds.append(request.extensions["timeout"]["read"])
+
+    with httpx.Client(event_hooks={"request": [record_timeout]}) as client:
+        engine = open_engine(name, service, deadline=1, http_client=client)
+        with pytest.raises(EngineTimeoutError, match="deadline"):
+            call_engine(engine, make_request())
+    assert len(service.cancelled) == 1
+    assert seconds[0] < 1
 
 
 @pytest.mark.parametrize("model", ["", "one", "a/../b", "a//b", "/a/b", "a/b?x=1", "a/b#c", 7])
@@ -258,12 +270,12 @@ def test_odd_model_names_are_refused(name: str, model: object) -> None:
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
 def test_unknown_models_are_named(
-    name: str, fal: FakeFal, replicate: FakeReplicate, make_engine: MakeEngine
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
 ) -> None:
     """A model that the service does not have is a `ModelNotFoundError`."""
     service: FakeService = {"fal": fal, "replicate": replicate}[name]
     with pytest.raises(ModelNotFoundError, match="no model 'nobody/nothing'"):
-        call_engine(make_engine(name, service), make_request(model="nobody/nothing"))
+        call_engine(open_engine(name, service), make_request(model="nobody/nothing"))
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
@@ -273,25 +285,25 @@ def test_reserved_input_is_refused(name: str) -> None:
         load_engine(name, api_key=KEY, extra_input={"seed": 1})
 
 
-def test_the_key_stays_off_downloads(replicate: FakeReplicate, make_engine: MakeEngine) -> None:
+def test_the_key_stays_off_downloads(replicate: FakeReplicate, open_engine: OpenEngine) -> None:
     """Results are downloaded without the key."""
-    call_engine(make_engine("replicate", replicate), make_request())
+    call_engine(open_engine("replicate", replicate), make_request())
     [download] = [one for one in replicate.received if one.path.startswith("/files/")]
     assert "authorization" not in download.headers
 
 
 def test_results_elsewhere_follow_the_policy(
-    replicate: FakeReplicate, make_engine: MakeEngine
+    replicate: FakeReplicate, open_engine: OpenEngine
 ) -> None:
     """A result at an address inside the network is not fetched."""
     output = ["http://10.0.0.1/secret.png"]
     replicate.faults.append(Reply(201, {"id": "p0", "status": "succeeded", "output": output}))
-    response = call_engine(make_engine("replicate", replicate), make_request())
+    response = call_engine(open_engine("replicate", replicate), make_request())
     assert response.data[0].failure is not None
 
 
-def test_the_source_is_sent_unchanged(fal: FakeFal, make_engine: MakeEngine) -> None:
+def test_the_source_is_sent_unchanged(fal: FakeFal, open_engine: OpenEngine) -> None:
     """A small opaque PNG without metadata is sent byte for byte."""
-    call_engine(make_engine("fal", fal), make_request(image=SOURCE))
+    call_engine(open_engine("fal", fal), make_request(image=SOURCE))
     sent = fal.received[0].json["image_url"].partition(",")[2]
     assert base64.b64decode(sent) == SOURCE

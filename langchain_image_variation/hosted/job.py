@@ -1,0 +1,87 @@
+"""A job of a service: submitted, asked for until it is done, and cancelled if it is given up."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import ClassVar
+
+from langchain_image_variation.contract import Image, ImagesResponse
+from langchain_image_variation.exceptions import (
+    EngineTimeoutError,
+    ModelNotFoundError,
+    NotFoundError,
+)
+from langchain_image_variation.hosted.answer import Answer
+from langchain_image_variation.hosted.budget import Budget
+from langchain_image_variation.hosted.service import CANCEL_SECONDS, Service
+from langchain_image_variation.http.flow import Flow, Wait
+
+__all__ = ["Job"]
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # Seconds between two polls.
+_DELAY_GROWTH = 1.5
+_CANCEL_SHARE = 0.1
+"""The largest part of the time of a call that is kept for cancelling its job."""
+
+
+class Job(ABC):
+    """One billed job, which makes one image.
+
+    Args:
+        service: The service that runs it.
+        model: The model, for errors.
+        seed: The seed of the image.
+    """
+
+    n = 1
+    cancel_method: ClassVar[str]
+    """The HTTP method that cancels a job."""
+
+    def __init__(self, service: Service, model: str, seed: int) -> None:
+        self.service = service
+        self.model = model
+        self.path: str | None = None
+        """The path of the job while it runs."""
+        self._seed = seed
+
+    @abstractmethod
+    def submit(self, budget: Budget) -> Flow[Image | None]:
+        """Start the job. Return its image, or set `path` and return None while the job runs."""
+
+    @abstractmethod
+    def poll(self, budget: Budget) -> Flow[Image | None]:
+        """Return the image, or None while the job runs. Set `path` to None once it has ended."""
+
+    def flow(self, budget: Budget) -> Flow[ImagesResponse]:
+        """Submit the job, and wait for its image.
+
+        Raises:
+            ModelNotFoundError: If the service has no such model.
+            EngineTimeoutError: If the job is not done before the deadline. Enough time is left to
+                cancel it then.
+        """
+        kept_seconds = min(CANCEL_SECONDS, budget.seconds_left * _CANCEL_SHARE)
+        budget = replace(budget, deadline=budget.deadline - kept_seconds)
+        try:
+            image = yield from self.submit(budget)
+        except NotFoundError:
+            raise ModelNotFoundError(f"{self.service.title} has no model {self.model!r}.") from None
+        delay = _FIRST_DELAY
+        # The first answer may have come just before the image.
+        while image is None and (image := (yield from self.poll(budget))) is None:
+            if delay >= budget.seconds_left:
+                raise EngineTimeoutError(
+                    f"{self.service.title} did not finish an image before the deadline; raise "
+                    "deadline. The image may have been billed."
+                )
+            yield Wait(delay)
+            delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
+        image.set_seed(self._seed)
+        return ImagesResponse(data=[image])
+
+    def cancel_flow(self, budget: Budget) -> Flow[object] | None:
+        """Cancel the job, unless it has ended or was never accepted."""
+        if self.path is None:
+            return None
+        return self.service.call(
+            self.cancel_method, f"{self.path}/cancel", Answer.content, budget, is_free=True
+        )
