@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import cast
 
 import anyio
@@ -16,11 +16,12 @@ from langchain_image_variation.exceptions import (
     EngineTimeoutError,
     InvalidRequestError,
 )
+from langchain_image_variation.http.connections import Connections
 from langchain_image_variation.http.tls import describe_tls_failure
 from langchain_image_variation.server.disconnect import cancel_on_disconnect
 from langchain_image_variation.server.forwarded_headers import answer_headers
 
-__all__ = ["CONNECTION_ERRORS", "ForwardedAnswer", "connection_error", "open_answer"]
+__all__ = ["CONNECTION_ERRORS", "ForwardedAnswer", "connection_error"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 CONNECTION_ERRORS = (
@@ -36,7 +37,7 @@ class ForwardedAnswer(Response):
     """The upstream's answer. The request is sent once the answer is awaited.
 
     Args:
-        pool: The connections with the upstream.
+        connections: The connections with the upstream.
         request: The client's request.
         url: Where it is forwarded.
         headers: The headers that are sent there.
@@ -47,7 +48,7 @@ class ForwardedAnswer(Response):
 
     def __init__(
         self,
-        pool: httpcore.AsyncConnectionPool,
+        connections: Connections,
         request: Request,
         url: httpcore.URL,
         headers: list[tuple[bytes, bytes]],
@@ -57,7 +58,7 @@ class ForwardedAnswer(Response):
         running: "set[ForwardedAnswer]",
     ) -> None:
         super().__init__()
-        self._pool = pool
+        self._connections = connections
         self._request = request
         self._body = _RequestBody(request, upload_timeout)
         self._core_request = httpcore.Request(
@@ -96,7 +97,7 @@ class ForwardedAnswer(Response):
             self._running.discard(self)
 
     async def _exchange(self, send: Send) -> None:
-        async with open_answer(self._pool, self._core_request) as answer:
+        async with self._connections.send(self._core_request) as answer:
             headers = answer_headers(answer.headers)
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             self._is_started = True
@@ -133,21 +134,6 @@ class _RequestBody:
                 self.ended.set()
             if body := message.get("body", b""):
                 yield body
-
-
-@asynccontextmanager
-async def open_answer(
-    pool: httpcore.AsyncConnectionPool, request: httpcore.Request
-) -> AsyncIterator[httpcore.Response]:
-    """Send a request and yield the answer. The body is not read yet.
-
-    If the block ends before the body does, the connection is closed.
-    """
-    answer = await pool.handle_async_request(request)
-    try:
-        yield answer
-    finally:
-        await answer.aclose()
 
 
 def connection_error(

@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketClose
 
 from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
-from langchain_image_variation.http.pool import open_pool
+from langchain_image_variation.http.connections import Connections
 from langchain_image_variation.numbers import check_seconds
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.draining import refuse_while_draining
@@ -30,7 +30,6 @@ from langchain_image_variation.server.forwarded_answer import (
     CONNECTION_ERRORS,
     ForwardedAnswer,
     connection_error,
-    open_answer,
 )
 from langchain_image_variation.server.forwarded_headers import request_headers
 from langchain_image_variation.server.upstream_address import UpstreamAddress
@@ -92,7 +91,7 @@ class Upstream:
         self._upload_timeout = upload_timeout
         # Other servers must not know it, because a request with it has been here before.
         self._via = f"image-variation-{secrets.token_hex(8)}"
-        self._pool = open_pool(self._address.url)
+        self._connections = Connections(self._address.url)
         self.running = set[ForwardedAnswer]()
         """The answers in progress."""
 
@@ -120,7 +119,7 @@ class Upstream:
             raise _websocket_error()
         refuse_while_draining(request)
         return ForwardedAnswer(
-            self._pool,
+            self._connections,
             request,
             url,
             self._headers(request),
@@ -164,7 +163,7 @@ class Upstream:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._pool.aclose()
+        await self._connections.aclose()
 
     def _check_access(self, request: Request) -> None:
         self._access.check(request)
@@ -198,7 +197,7 @@ class Upstream:
             extensions={"timeout": self._timeouts},
         )
         body = bytearray()
-        async with open_answer(self._pool, core_request) as answer:
+        async with self._connections.send(core_request) as answer:
             if answer.status != 200:
                 raise HTTPException(answer.status)
             if any(name.lower() == b"content-encoding" for name, _ in answer.headers):
