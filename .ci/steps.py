@@ -280,6 +280,14 @@ def services() -> None:
 
 
 @step
+def chat_models() -> None:
+    """Chat models of langchain-openai and the tool, with one server for both."""
+    needed = ("--editable", ".[langchain,pytest,server]", "langchain-openai", "pytest-asyncio")
+    python = environment("chat-models", *needed)
+    run(python, "-m", "pytest", "--quiet", "tests/agents/test_langchain_openai.py")
+
+
+@step
 def deepagents() -> None:
     """Agents of deepagents, which takes 190 MB, whose subagents vary an image of their parent."""
     needed = ("--editable", ".[langchain,pytest]", "deepagents", "pytest-asyncio")
