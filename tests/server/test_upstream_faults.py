@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
@@ -394,3 +396,68 @@ def test_the_server_is_not_its_own_upstream(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="The upstream is this server itself") as caught:
         run_app(app, host="127.0.0.1", port=port, ready=lambda _: None)
     assert caught.value.param == "upstream"
+
+
+OK = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi"
+
+
+def test_the_certificate_of_the_upstream_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a trusted certificate, nothing is sent. `SSL_CERT_FILE` names whom to trust."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    heads: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(OK)
+
+    with raw_upstream(answer, heads=heads, tls=tls) as upstream:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with forwarding(tmp_path, upstream) as address:
+            error = error_of(httpx.get(f"{address}/v1/chat"), 502)
+        assert "a certificate whose issuer is not trusted" in error["message"]
+        assert heads == []
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        with forwarding(tmp_path, upstream) as address:
+            assert httpx.get(f"{address}/v1/chat", trust_env=False).text == "hi"
+    assert len(heads) == 1
+
+
+def test_the_environments_proxy_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upstream is called through the proxy of the environment, as hosted engines are."""
+    heads: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(OK)
+
+    with raw_upstream(answer, heads=heads) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.removesuffix("/v1"))
+        monkeypatch.setenv("NO_PROXY", "")
+        with forwarding(tmp_path, "http://api.example/base/v1") as address:
+            received = httpx.get(f"{address}/v1/chat?a=b", trust_env=False)
+    assert received.text == "hi"
+    assert heads[0].startswith(b"GET http://api.example/base/v1/chat?a=b HTTP/1.1\r\n")
+    assert b"\r\nhost: api.example\r\n" in heads[0].lower()
+
+
+def test_connections_are_kept(tmp_path: Path) -> None:
+    """Requests one after the other use one connection with the upstream."""
+    ports = set()
+
+    def answer(connection: socket.socket) -> None:
+        ports.add(connection.getpeername())
+        while True:
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+            head = b""
+            while b"\r\n\r\n" not in head:
+                if not (data := connection.recv(65536)):
+                    return
+                head += data
+
+    with raw_upstream(answer) as upstream, forwarding(tmp_path, upstream) as address:
+        for _ in range(5):
+            assert httpx.get(f"{address}/v1/chat").text == "hi"
+    assert len(ports) == 1

@@ -1,6 +1,7 @@
 """Servers that the tests use as upstreams: one that answers well, and sockets that do not."""
 
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -154,24 +155,37 @@ def forwarding_to_vendor(folder: Path, **settings: Any) -> Iterator[tuple[str, F
 
 
 @contextmanager
-def raw_upstream(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+def raw_upstream(
+    answer: Callable[[socket.socket], None],
+    *,
+    heads: list[bytes] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[str]:
     """Listen during the block, and yield the URL. Each connection gets a thread.
 
     Args:
         answer: Called with the connection once the head of a request has been read.
+        heads: Gets the head of each request.
+        tls: How to speak TLS. By default, the server speaks plain HTTP.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connections: list[socket.socket] = []
 
+        def wrap(connection: socket.socket) -> socket.socket:
+            return tls.wrap_socket(connection, server_side=True) if tls else connection
+
         def handle(connection: socket.socket) -> None:
-            with connection, suppress(OSError):
-                connection.settimeout(30)
+            connection.settimeout(30)
+            with suppress(OSError), wrap(connection) as connection:
+                connections.append(connection)
                 head = b""
                 while b"\r\n\r\n" not in head:
                     data = connection.recv(1)
                     if not data:
                         return
                     head += data
+                if heads is not None:
+                    heads.append(head)
                 answer(connection)
 
         def accept() -> None:
@@ -180,12 +194,12 @@ def raw_upstream(answer: Callable[[socket.socket], None]) -> Iterator[str]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                connections.append(connection)
                 threading.Thread(target=handle, args=(connection,), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            scheme = "http" if tls is None else "https"
+            yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/v1"
         finally:
             # Otherwise `accept` goes on.
             with suppress(OSError):
