@@ -92,7 +92,8 @@ def slow() -> None:
 def browser() -> None:
     """The server's page in Chromium; its driver takes 170 MB."""
     require(readme_environment(), "--editable", ".[gate]")
-    run(readme_environment(), "-m", "pytest", "--quiet", "tests/server/test_playground_browser.py")
+    files = [f"tests/server/test_{name}_browser.py" for name in ("playground", "upstream")]
+    run(readme_environment(), "-m", "pytest", "--quiet", *files)
 
 
 @step

@@ -34,7 +34,14 @@ from langchain_image_variation.server.forwarded_answer import (
 from langchain_image_variation.server.forwarded_headers import request_headers
 from langchain_image_variation.server.upstream_address import UpstreamAddress
 
-__all__ = ["MAX_MODELS_BYTES", "METHODS", "Upstream"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "MAX_MODELS_BYTES",
+    "METHODS",
+    "MODELS_SECONDS",
+    "WRITE_SECONDS",
+    "Upstream",
+]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 
