@@ -88,10 +88,10 @@ class ForwardedAnswer(Response):
             with cancel_on_disconnect(self._request, body_ended=self._body.ended):
                 await self._exchange(send)
         except CONNECTION_ERRORS as error:
-            ours = connection_error(error, self._timeout, is_started=self._is_started)
+            wire_error = connection_error(error, self._timeout, is_started=self._is_started)
             if not self._is_started:
-                raise ours from error
-            line = {"request_id": self._request.state.request_id, "error": ours.message}
+                raise wire_error from error
+            line = {"request_id": self._request.state.request_id, "error": wire_error.message}
             LOGGER.warning("request %(request_id)s failed: %(error)s", line)
         finally:
             self._running.discard(self)

@@ -54,8 +54,8 @@ def request_headers(scope: Scope, *, host: bytes, via: str, account: Headers | N
         account: The headers that replace the client's key and account, or None to keep these.
     """
     headers = [(b"host", host)]
-    dropped = _NOT_FOR_THE_UPSTREAM if account is None else _NOT_FOR_THE_UPSTREAM | _ACCOUNT
-    headers += _kept(scope["headers"], dropped, _NOT_FOR_THE_UPSTREAM_PREFIXES)
+    dropped_names = _NOT_FOR_THE_UPSTREAM if account is None else _NOT_FOR_THE_UPSTREAM | _ACCOUNT
+    headers += _filter(scope["headers"], dropped_names, _NOT_FOR_THE_UPSTREAM_PREFIXES)
     headers += account or []
     headers.append((b"via", f"1.1 {via}".encode()))
     return headers + _framing(scope)
@@ -68,38 +68,39 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     then call the server as the server's own page does.
     """
     return [
-        *_kept(headers, _NOT_FOR_THE_CLIENT, _NOT_FOR_THE_CLIENT_PREFIXES),
+        *_filter(headers, _NOT_FOR_THE_CLIENT, _NOT_FOR_THE_CLIENT_PREFIXES),
         (b"content-security-policy", b"sandbox"),
         (b"x-content-type-options", b"nosniff"),
     ]
 
 
-def _kept(
-    headers: Iterable[tuple[bytes, bytes]], dropped: Iterable[bytes], prefixes: tuple[bytes, ...]
+def _filter(
+    headers: Iterable[tuple[bytes, bytes]], names: Iterable[bytes], prefixes: tuple[bytes, ...]
 ) -> Headers:
+    """Return the headers without those that are dropped by name, prefix or `Connection`."""
     lower_case = [(name.lower(), value) for name, value in headers]
-    all_dropped = {*dropped}
+    dropped_names = {*names}
     for name, value in lower_case:
         if name == b"connection":
             # RFC 9110, section 7.6.1: headers that it names concern this connection only.
-            all_dropped.update(option.strip().lower() for option in value.split(b","))
+            dropped_names.update(option.strip().lower() for option in value.split(b","))
     return [
         (name, value)
         for name, value in lower_case
-        if name not in all_dropped and not name.startswith(prefixes)
+        if name not in dropped_names and not name.startswith(prefixes)
     ]
 
 
 def _framing(scope: Scope) -> Headers:
     """Return the header that says where the body ends: its length, chunks, or none."""
-    sent = {name.lower(): value for name, value in scope["headers"]}
+    values = {name.lower(): value for name, value in scope["headers"]}
     # The body of HTTP/2 ends without a header.
     is_framed_below = scope["http_version"][:1] not in ("0", "1")
-    has_length = sent.get(b"content-length", b"").isdigit()
+    has_length = values.get(b"content-length", b"").isdigit()
     # Chunks override a length (RFC 9112, section 6.3).
-    if has_length and b"transfer-encoding" not in sent:
-        return [(b"content-length", sent[b"content-length"])]
-    if b"transfer-encoding" in sent or (
+    if has_length and b"transfer-encoding" not in values:
+        return [(b"content-length", values[b"content-length"])]
+    if b"transfer-encoding" in values or (
         is_framed_below and scope["method"] not in ("GET", "HEAD", "OPTIONS")
     ):
         return [(b"transfer-encoding", b"chunked")]

@@ -150,10 +150,10 @@ class Upstream:
         self._check_access(request)
         try:
             with anyio.fail_after(MODELS_SECONDS):
-                content = from_json(await self._read_models(request))
-            theirs = content["data"]
+                body = await self._read_models(request)
+                content = from_json(body, allow_inf_nan=False)
             names = {model["id"] for model in models}
-            others = [model for model in theirs if model["id"] not in names]
+            further_models = [model for model in content["data"] if model["id"] not in names]
         except CONNECTION_ERRORS as error:
             reason = connection_error(error, self._timeout).message
         except TimeoutError:
@@ -163,7 +163,7 @@ class Upstream:
         except (KeyError, TypeError, ValueError):
             reason = "The upstream's answer is not a list of models."
         else:
-            return {**content, "object": "list", "data": [*models, *others]}
+            return {**content, "object": "list", "data": [*models, *further_models]}
         line = {"request_id": request.state.request_id, "error": reason}
         LOGGER.warning("request %(request_id)s: no models of the upstream: %(error)s", line)
         return {"object": "list", "data": models}
@@ -194,9 +194,9 @@ class Upstream:
             HTTPException: If the upstream does not answer 200.
             ValueError: If the list is too long or compressed.
         """
-        # Compressed, a short list could expand to gigabytes. Other headers may ask for a part.
-        dropped = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
-        headers = [(name, value) for name, value in self._headers(request) if name not in dropped]
+        # Compressed, a short list could expand to gigabytes. Others may ask for a part or a 304.
+        dropped_names = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
+        headers = [pair for pair in self._headers(request) if pair[0] not in dropped_names]
         core_request = httpcore.Request(
             "GET",
             self._address.models(request.scope["query_string"]),

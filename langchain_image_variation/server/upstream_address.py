@@ -59,6 +59,8 @@ class UpstreamAddress:
             characters, encoded or not.
         """
         path = scope.get("raw_path") or quote(scope["path"]).encode()
+        # Some ASGI servers leave the query in it.
+        path = path.partition(b"?")[0]
         path = path.removeprefix(quote(scope.get("root_path", "").rstrip("/")).encode())
         query = scope["query_string"]
         if not path.startswith(_PREFIX) or not _TARGET.fullmatch(path + query):
