@@ -415,7 +415,7 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn", "hypercorn", "granian"])
 def test_every_server_forwards(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each server forwards targets and bodies unchanged, and nothing of another name's pages."""
+    """Each server forwards targets and bodies unchanged, but not for other names and sites."""
     address = ("127.0.0.1", _free_port("127.0.0.1"))
     command, vendor = _command(name, *address), FakeVendor()
     with serving(vendor.app) as upstream:
