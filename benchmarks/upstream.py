@@ -1,9 +1,10 @@
 """What it costs to call an upstream through the server, compared with calling it directly.
 
 1,000 chat answers are streamed from a fake upstream, 50 at once. Each event says when it was sent.
-Claims: through the server, an event arrives at most 10 ms later on average, and memory does not
-grow with the number of answers. Then 1 GB is downloaded and uploaded. Claim: the server's memory
-stays within 32 MB of what it was before.
+Claims: an event costs the server at most 0.5 ms of CPU time, and memory does not grow with the
+number of answers. How much later an event arrives is shown too, but other work on the machine
+changes it. Then 1 GB is downloaded and uploaded. Claim: the server's memory stays within 32 MB of
+what it was before.
 
     python benchmarks/upstream.py [--answers N] [--gigabytes N]
 
@@ -24,7 +25,7 @@ from server import ServerProcess, running_server
 AT_ONCE = 50
 EVENTS = 20
 PAUSE_SECONDS = 0.05
-LATENCY_BAR_SECONDS = 0.010
+CPU_BAR_MICROSECONDS = 500
 MEMORY_BAR_MB = 32
 WARM_UP = 100
 PIECE = bytes(256 * 1024)
@@ -171,7 +172,7 @@ def compare_chats(upstream: ServerProcess, server: ServerProcess, answers: int) 
         f"{micros:.0f} µs of CPU time. Memory after {WARM_UP} chats: {memory:.0f} MB; after "
         f"{answers} more: {growth:+.1f} MB"
     )
-    return added <= LATENCY_BAR_SECONDS and growth <= MEMORY_BAR_MB
+    return micros <= CPU_BAR_MICROSECONDS and growth <= MEMORY_BAR_MB
 
 
 def compare_files(upstream: ServerProcess, server: ServerProcess, length: int) -> bool:
