@@ -208,7 +208,8 @@ def main() -> int:
         return 0
     with running_servers() as (upstream, server):
         chats_pass = compare_chats(upstream, server, options.answers)
-        files_pass = compare_files(upstream, server, int(options.gigabytes * 2**30))
+        length = round(options.gigabytes * 2**30 / len(PIECE)) * len(PIECE)
+        files_pass = compare_files(upstream, server, length)
     print("All bars are met." if chats_pass and files_pass else "A bar is missed.")
     return 0 if chats_pass and files_pass else 1
 
