@@ -92,7 +92,8 @@ def slow() -> None:
 def browser() -> None:
     """The server and its page in Chromium; the driver takes 170 MB."""
     require(readme_environment(), "--editable", ".[gate]")
-    tests = ("tests/server/test_playground_browser.py", "tests/server/test_cors_browser.py")
+    names = ("playground", "cors", "upstream")
+    tests = [f"tests/server/test_{name}_browser.py" for name in names]
     run(readme_environment(), "-m", "pytest", "--quiet", *tests)
 
 
@@ -278,6 +279,14 @@ def services() -> None:
     needed = ("--editable", ".[pytest]", "fal-client", "replicate", "openai", "pytest-asyncio")
     python = environment("services", *needed)
     run(python, "-m", "pytest", "--quiet", "tests/hosted/services/test_sdks.py")
+
+
+@step
+def chat_models() -> None:
+    """Chat models of langchain-openai and the tool, with one server for both."""
+    needed = ("--editable", ".[langchain,pytest,server]", "langchain-openai", "pytest-asyncio")
+    python = environment("chat-models", *needed)
+    run(python, "-m", "pytest", "--quiet", "tests/agents/test_langchain_openai.py")
 
 
 @step

@@ -48,8 +48,8 @@ ROOMS = {
     "server": (
         5,
         {
-            *("anyio", "h11", "platformdirs", "prometheus_client", "pydantic"),
-            *("python_multipart", "starlette", "uvicorn"),
+            *("anyio", "h11", "httpcore", "httpx", "platformdirs", "prometheus_client"),
+            *("pydantic", "pydantic_core", "python_multipart", "starlette", "uvicorn"),
         },
     ),
     "cli": (6, {"shtab", "tqdm", "yaml"}),

@@ -125,6 +125,26 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="maximum total size of the uploads in progress (default: 268435456, or 256 MiB)",
     )
+    add(
+        "--upstream",
+        metavar="URL",
+        help="forward all other requests below /v1 to this server, such as "
+        "https://api.openai.com/v1",
+    )
+    add(
+        "--upstream-api-key",
+        metavar="KEY",
+        default=os.environ.get("IMAGE_VARIATION_UPSTREAM_API_KEY") or None,
+        help="the key for the upstream, if --api-key is set; prefer the environment variable "
+        "IMAGE_VARIATION_UPSTREAM_API_KEY, which process lists do not show",
+    )
+    add(
+        "--upstream-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long the upstream may be silent (default: 600)",
+    )
     add("--json-log", action="store_true", help="write log lines as JSON")
     parser.set_defaults(run=_serve, parser=parser)
 
@@ -157,6 +177,9 @@ def _serve(arguments: argparse.Namespace) -> None:
             total_pixels=arguments.total_pixels,
             total_upload_bytes=arguments.total_upload_bytes,
             accept_fields=arguments.accept_field,
+            upstream=arguments.upstream,
+            upstream_api_key=arguments.upstream_api_key,
+            upstream_timeout=arguments.upstream_timeout,
         )
     except OutputError as error:
         # The only one is about the store.
@@ -165,9 +188,8 @@ def _serve(arguments: argparse.Namespace) -> None:
     _log_to_stderr(
         JSONLines() if arguments.json_log else logging.Formatter("%(asctime)s %(message)s")
     )
-    run_app(
-        app, host=arguments.host, port=arguments.port, ready=_address_printer(arguments.api_key)
-    )
+    ready = _address_printer(arguments.api_key, arguments.upstream)
+    run_app(app, host=arguments.host, port=arguments.port, ready=ready)
 
 
 def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -190,7 +212,7 @@ def _log_to_stderr(formatter: logging.Formatter) -> None:
         logger.propagate = False
 
 
-def _address_printer(api_key: str | None) -> Callable[[str], None]:
+def _address_printer(api_key: str | None, upstream: str | None) -> Callable[[str], None]:
     """Return a function that prints how to use the server at an address."""
 
     def print_address(address: str) -> None:
@@ -200,7 +222,10 @@ def _address_printer(api_key: str | None) -> Callable[[str], None]:
         print(f"Serving image variations at {address}/v1. Press Ctrl-C to stop. Clients need:")
         print(f"  OPENAI_BASE_URL={address}/v1")
         print(f"  OPENAI_API_BASE={address}/v1 (SDK 0.28 for Python)")
-        print(f"  OPENAI_API_KEY={'the key' if api_key else 'any-text'}")
+        clients_key = "the key" if api_key else "the upstream's key" if upstream else "any-text"
+        print(f"  OPENAI_API_KEY={clients_key}")
+        if upstream is not None:
+            print(f"All other requests below {address}/v1 go to {upstream}.")
         if is_public and api_key is None:
             print(
                 "On other machines, use this machine's address instead, or a name that you allow "

@@ -107,6 +107,24 @@ class Access:
         if not is_correct:
             raise AuthenticationError("The API key in the request is incorrect.")
 
+    def check_site(self, request: Request) -> None:
+        """Check that a request was not caused by a web page of another site, if there is no key.
+
+        Browsers send no `Origin` with links, images and scripts, but `Sec-Fetch-Site`, which pages
+        cannot set (the standard "Fetch Metadata Request Headers"). Our own endpoints need no such
+        check: what they do without a body has no effect. Other servers may be different.
+
+        Raises:
+            PermissionDeniedError: If it was. A page whose `Origin` was sent is `check`'s to judge.
+        """
+        site = request.headers.get("sec-fetch-site", "none")
+        if self._api_key is None and site not in ("none", "same-origin"):
+            if "origin" not in request.headers:
+                raise PermissionDeniedError(
+                    "This server has no API key, so web pages of other sites cannot make it "
+                    "forward requests. Start it with an API key (--api-key)."
+                )
+
     def check_host(self, request: Request) -> None:
         """Check that `Host` is one of this server's names, if there is no key.
 

@@ -46,6 +46,7 @@ from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES, UploadMemory
+from langchain_image_variation.server.upstream import METHODS, Upstream
 
 __all__ = ["PIXELS_PER_WORKER", "create_app"]
 
@@ -70,6 +71,9 @@ def create_app(
     total_pixels: int | None = None,
     total_upload_bytes: int = DEFAULT_TOTAL_UPLOAD_BYTES,
     accept_fields: Iterable[str] = (),
+    upstream: str | None = None,
+    upstream_api_key: str | SecretStr | None = None,
+    upstream_timeout: float = 600.0,
 ) -> Starlette:
     """Return an ASGI app that the vendor's SDKs can call as they called the vendor's server.
 
@@ -113,6 +117,12 @@ def create_app(
         accept_fields: Fields that requests may have besides those of the vendor's API and `seed`,
             such as "strength": options of the engine that a request may set. Other fields are
             errors.
+        upstream: The URL of a server that gets all other requests below `/v1/`, such as
+            "https://api.openai.com/v1". By default, these get a 404.
+        upstream_api_key: The key for that server, which replaces `api_key` in forwarded requests.
+            Without `api_key`, clients send the upstream's key themselves.
+        upstream_timeout: How many seconds the upstream may be silent. Before its answer has begun,
+            the client then gets a 504. Later, the connection is closed.
 
     Raises:
         InvalidRequestError: If a setting is out of range, if `engine` is not an engine, or if a
@@ -144,6 +154,9 @@ def create_app(
     upload_memory = UploadMemory(total_upload_bytes, turns.queue_place)
     metrics = Metrics(turns, upload_memory)
     store = ImageStore(directory, ttl=url_ttl, max_bytes=store_max_bytes)
+    forwarder = _create_upstream(
+        upstream, upstream_api_key, upstream_timeout, access, upload_timeout
+    )
     handlers = Handlers(
         engine,
         turns,
@@ -151,6 +164,7 @@ def create_app(
         store=store,
         metrics=metrics,
         access=access,
+        upstream=forwarder,
         public_url=public_url,
         models=engine_models(engine),
         option_names=option_names,
@@ -159,6 +173,8 @@ def create_app(
     )
     # Inside the envelope, which checks the host first, and around everything else that answers.
     cors = [Middleware(CORS, origins=access.cors_origins)] if access.cors_origins else []
+    # The upstream may do more with its models.
+    model_methods = ["GET"] if forwarder is None else METHODS
     app = Starlette(
         routes=[
             Route("/", handlers.playground),
@@ -166,7 +182,7 @@ def create_app(
             Route("/progress/{id}", handlers.progress),
             Route("/v1/images/variations", handlers.create_variation, methods=["POST"]),
             Route("/v1/models", handlers.list_models),
-            Route("/v1/models/{model:path}", handlers.retrieve_model),
+            Route("/v1/models/{model:path}", handlers.retrieve_model, methods=model_methods),
             Route("/files/{name}", handlers.file, name="file"),
             Route("/healthz", handlers.health),
             Route("/metrics", handlers.metrics_text),
@@ -178,7 +194,7 @@ def create_app(
             *cors,
             Middleware(Failures),
         ],
-        lifespan=lambda _: _tidy_store(store),
+        lifespan=lambda _: _lifespan(store, forwarder),
         exception_handlers={
             ImageVariationError: error_response,  # type: ignore[dict-item]  # takes only these
             HTTPException: routing_error_response,  # type: ignore[dict-item]  # takes only these
@@ -186,9 +202,12 @@ def create_app(
     )
     # A redirect would send the client to the Host that it sent, which may not be this server.
     app.router.redirect_slashes = False
+    if forwarder is not None:
+        app.router.default = forwarder
     app.state.is_draining = False
     app.state.turns = turns
     app.state.access = access
+    app.state.upstream = forwarder
     app.state.engine_url = engine_base_url(engine)
     return app
 
@@ -213,9 +232,29 @@ def _accepted_options(
     return tuple(name for name in option_names if name == "seed" or name in fields)
 
 
+def _create_upstream(
+    url: str | None,
+    api_key: str | SecretStr | None,
+    timeout: float,
+    access: Access,
+    upload_timeout: float,
+) -> Upstream | None:
+    if url is not None:
+        return Upstream(url, api_key, timeout=timeout, access=access, upload_timeout=upload_timeout)
+    if api_key is not None:
+        raise InvalidRequestError(
+            "upstream_api_key needs upstream. Set the URL of the server that has this key.",
+            param="upstream_api_key",
+        )
+    return None
+
+
 @asynccontextmanager
-async def _tidy_store(store: ImageStore) -> AsyncIterator[None]:
-    """Remove expired images from time to time, even if there are no requests."""
+async def _lifespan(store: ImageStore, upstream: Upstream | None) -> AsyncIterator[None]:
+    """Remove expired images from time to time, even if there are no requests.
+
+    At the end, close the connections with the upstream.
+    """
 
     async def tidy() -> None:
         while True:
@@ -226,6 +265,8 @@ async def _tidy_store(store: ImageStore) -> AsyncIterator[None]:
         tasks.start_soon(tidy)
         yield
         tasks.cancel_scope.cancel()
+    if upstream is not None:
+        await upstream.aclose()
 
 
 def _default_store_dir() -> Path:

@@ -21,8 +21,14 @@ _tasks: set[asyncio.Task[Any]] = set()
 
 
 @contextmanager
-def cancel_on_disconnect(request: Request) -> Iterator[None]:
-    """Cancel the block if the client disconnects. The body must have been read.
+def cancel_on_disconnect(
+    request: Request, *, body_ended: anyio.Event | None = None
+) -> Iterator[None]:
+    """Cancel the block if the client disconnects.
+
+    Args:
+        request: The client's request.
+        body_ended: Set once the body has been read. By default, it has been read before.
 
     Raises:
         ClientDisconnect: If the block was cancelled.
@@ -31,7 +37,7 @@ def cancel_on_disconnect(request: Request) -> Iterator[None]:
     watchers: list[asyncio.Task[None]] = []
 
     def start_watching() -> None:
-        watchers.append(loop.create_task(_cancel_after_disconnect(request, scope)))
+        watchers.append(loop.create_task(_cancel_after_disconnect(request, body_ended, scope)))
 
     with anyio.CancelScope() as scope:
         timer = loop.call_later(_UNWATCHED_SECONDS, start_watching)
@@ -64,7 +70,11 @@ async def cancel_without_waiting(work: Coroutine[Any, Any, T]) -> T:
         del task
 
 
-async def _cancel_after_disconnect(request: Request, scope: anyio.CancelScope) -> None:
+async def _cancel_after_disconnect(
+    request: Request, body_ended: anyio.Event | None, scope: anyio.CancelScope
+) -> None:
+    if body_ended is not None:
+        await body_ended.wait()
     while (await request.receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

@@ -66,12 +66,15 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 milliseconds = f"{(time.perf_counter() - start) * 1000:.0f}".encode()
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", request_id.encode()),
-                    (b"openai-processing-ms", milliseconds),
-                    (b"openai-version", _VERSION),
-                ]
+                own_headers = {
+                    b"x-request-id": request_id.encode(),
+                    b"openai-processing-ms": milliseconds,
+                    b"openai-version": _VERSION,
+                }
+                # A forwarded answer has those of the upstream.
+                for name, _ in message["headers"]:
+                    own_headers.pop(name.lower(), None)
+                message["headers"] = [*message["headers"], *own_headers.items()]
             await send(message)
 
         try:

@@ -9,6 +9,7 @@ from functools import partial
 from urllib.parse import quote
 
 import anyio
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -31,7 +32,6 @@ from langchain_image_variation.exceptions import (
     ModelNotFoundError,
     NotFoundError,
     PermissionDeniedError,
-    ServiceUnavailableError,
     excerpt,
 )
 from langchain_image_variation.images.pixels import as_png
@@ -41,6 +41,7 @@ from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.answer_response import AnswerResponse
 from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
+from langchain_image_variation.server.draining import refuse_while_draining
 from langchain_image_variation.server.file_response import ImageFileResponse
 from langchain_image_variation.server.form import VariationForm, max_body_length, read_form
 from langchain_image_variation.server.idempotency import DAY, MAX_ANSWER_BYTES, Idempotency
@@ -51,6 +52,7 @@ from langchain_image_variation.server.progress import RequestProgress
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import UploadMemory
+from langchain_image_variation.server.upstream import Upstream
 
 __all__ = ["Handlers"]
 
@@ -77,6 +79,7 @@ class Handlers:
         option_names: The options of the engine that requests may set.
         upload_timeout: How many seconds a client may take to send a body.
         max_pixels: The maximum number of pixels of an image.
+        upstream: Knows further models, if it is not None.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Handlers:
         option_names: Sequence[str],
         upload_timeout: float,
         max_pixels: int,
+        upstream: Upstream | None,
     ) -> None:
         self._engine = engine
         self._turns = turns
@@ -108,6 +112,7 @@ class Handlers:
         )
         self._upload_timeout = upload_timeout
         self._max_pixels = max_pixels
+        self._upstream = upstream
         self._idempotency = Idempotency(
             MAX_ANSWER_BYTES, AnswerRecords(store.folder, _engine_name(engine))
         )
@@ -166,16 +171,23 @@ class Handlers:
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`."""
         self._access.check(request)
-        return JSONResponse({"object": "list", "data": [self._model(m) for m in self._models]})
+        models = [self._model(name) for name in self._models]
+        if self._upstream is not None:
+            return JSONResponse(await self._upstream.add_models(request, models))
+        return JSONResponse({"object": "list", "data": models})
 
     async def retrieve_model(self, request: Request) -> Response:
         """`GET /v1/models/{model}`."""
         self._access.check(request)
         name = request.path_params["model"]
         if name not in self._models:
+            if self._upstream is not None:
+                return await self._upstream.forward(request)
             error = ModelNotFoundError(f"The model {excerpt(name)} does not exist here.")
             error.status_code = 404
             raise error
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         return JSONResponse(self._model(name))
 
     async def file(self, request: Request) -> Response:
@@ -272,10 +284,7 @@ class Handlers:
 
     def _check_capacity(self, request: Request, client: str) -> None:
         """Refuse a request that cannot be served now, before it takes any memory."""
-        if request.app.state.is_draining:
-            raise ServiceUnavailableError(
-                "The server is shutting down. Try again later, or use another server."
-            )
+        refuse_while_draining(request)
         # With a key, there may be an answer already.
         if not request.headers.get("idempotency-key"):
             self._turns.check_queue(client)

@@ -76,8 +76,9 @@ class _Server(uvicorn.Server):
             self._captured_signals.append(sig)
 
     async def on_tick(self, counter: int) -> bool:
-        turns = self._state.turns
-        if self._state.is_draining and not turns.running_count and not turns.waiting_count:
+        turns, upstream = self._state.turns, self._state.upstream
+        is_busy = turns.running_count or turns.waiting_count or (upstream and upstream.running)
+        if self._state.is_draining and not is_busy:
             self.should_exit = True
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
@@ -126,8 +127,8 @@ def run_app(
             client neither sends the head of a request nor reads its answer.
 
     Raises:
-        InvalidRequestError: If the server cannot listen on that address, or if the engine would
-            call the server itself.
+        InvalidRequestError: If the server cannot listen on that address, or if the engine or the
+            upstream would be the server itself.
         KeyboardInterrupt: After SIGINT.
     """
     listener = listen(host, port)
@@ -137,6 +138,13 @@ def run_app(
             "The engine would call this server itself and wait forever. Set base_url or "
             f"OPENAI_BASE_URL to another server, or listen on a port other than {port}.",
             param="base_url",
+        )
+    if app.state.upstream is not None and _reaches(app.state.upstream.url, listener):
+        listener.close()
+        raise InvalidRequestError(
+            "The upstream is this server itself. Set --upstream to another server, or listen on a "
+            f"port other than {port}.",
+            param="upstream",
         )
     _keep_freed_memory()
     app.state.access.listen_at(host)

@@ -67,6 +67,12 @@ from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.idempotency import MAX_ANSWER_BYTES
 from langchain_image_variation.server.multipart import MAX_PREAMBLE_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
+from langchain_image_variation.server.upstream import (
+    CONNECT_SECONDS,
+    MAX_MODELS_BYTES,
+    MODELS_SECONDS,
+    WRITE_SECONDS,
+)
 from langchain_image_variation.source import MAX_SOURCE_PIXELS
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation import plugin
@@ -222,6 +228,11 @@ def test_the_limits_of_the_server_match_the_code() -> None:
         "smallest average chunk of a body": (
             f"{MIN_MEAN_CHUNK_BYTES} bytes, after the first {FREE_CHUNKS:,} chunks"
         ),
+        "seconds to connect with the upstream": f"{CONNECT_SECONDS:g}, or",
+        "seconds that the upstream may be silent": f"{defaults['upstream_timeout']:g} |",
+        "seconds in which the upstream reads nothing of a request": f"{WRITE_SECONDS:g}, or",
+        "seconds until the upstream has listed its models": f"{MODELS_SECONDS:g} |",
+        "bytes of the upstream's list of models": f"{MAX_MODELS_BYTES:,} |",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")
 

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,12 @@ def serving(app: Any) -> Iterator[str]:
 
 
 @contextmanager
-def server_process(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def server_process(
+    *command: str, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a server, and yield the process and the address, which is its first line of output."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+    pipe, environment = subprocess.PIPE, {**os.environ, **(settings or {})}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             yield process, process.stdout.readline().strip()

@@ -23,6 +23,8 @@ from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.access import Access
 from pytest_image_variation.samples import square_png
+from tests.server.serving import serving
+from tests.server.upstreams import FakeVendor
 
 ROOT = Path(__file__).parents[2]
 OURS = [
@@ -408,6 +410,29 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
         assert get(send, "evil.example", "/v1/models", "Authorization: Bearer sk-1") == 200
         assert get(send, "evil.example", "/v1/models") == 401
         assert get(send, "evil.example", "/healthz") == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn", "hypercorn", "granian"])
+def test_every_server_forwards(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each server forwards targets and bodies unchanged, but not for other names and sites."""
+    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    command, vendor = _command(name, *address), FakeVendor()
+    with serving(vendor.app) as upstream:
+        monkeypatch.setenv("UPSTREAM", f"{upstream}/base/v1")
+        with running(command, tmp_path, address):
+            url, send = f"http://{address[0]}:{address[1]}/v1", _sender(address)
+            answer = httpx.post(f"{url}/a%2Fb?x=%20&y[]=1", content=b"hello")
+            assert answer.json()["target"] == "/base/v1/a%2Fb?x=%20&y[]=1"
+            pieces = (bytes(65_536) for _ in range(32))
+            assert httpx.post(f"{url}/files", content=pieces).json()["bytes"] == 2**21
+            assert httpx.head(f"{url}/threads").status_code == 200
+            vendor.requests.clear()
+            assert get(send, "evil.example", "/v1/threads") == 403
+            assert get(send, "localhost", "/v1/threads", "Sec-Fetch-Site: cross-site") == 403
+            assert get(send, "localhost", "/v1/%2e%2e/threads") in (400, 404)
+            assert get(send, "localhost", "/v1//threads") in (400, 404)
+    assert vendor.requests == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,19 @@
+"""Refusing new work while the server shuts down."""
+
+from starlette.requests import Request
+
+from langchain_image_variation.exceptions import ServiceUnavailableError
+
+__all__ = ["refuse_while_draining"]
+
+
+def refuse_while_draining(request: Request) -> None:
+    """Refuse a request if the server has got a signal to end.
+
+    Raises:
+        ServiceUnavailableError: If it has.
+    """
+    if request.app.state.is_draining:
+        raise ServiceUnavailableError(
+            "The server is shutting down. Try again later, or use another server."
+        )
