@@ -29,7 +29,7 @@ STOP_SECONDS = 10
 # Skip reasons that name what other steps install and check.
 _OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
 _OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
-_OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate"
+_OTHER_STEPS += r"|'kubernetes_validate|\[diffusers\]|'torch|'fal_client|'replicate"
 
 
 def run(

