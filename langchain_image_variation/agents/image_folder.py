@@ -1,5 +1,6 @@
 """`ImageFolder`: the images under a folder. No path, however it is spelled, leads out of it."""
 
+import contextlib
 import heapq
 import os
 import stat
@@ -12,6 +13,7 @@ from typing import BinaryIO
 from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.exceptions import SourceError, excerpt
 from langchain_image_variation.files.atomic import unlink_temporary_names
+from langchain_image_variation.files.listing import list_files
 from langchain_image_variation.images.formats import SUFFIXES
 
 __all__ = ["MAX_PATH_LENGTH", "ImageFolder"]
@@ -173,13 +175,11 @@ def _open_and_compare(root: Path, path: Path, flags: int) -> int:
 
 def _list_images(folder: Path) -> Iterator[tuple[float, str]]:
     """Yield the modification time, in seconds, and the name of each image in a folder."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if Path(name).suffix.lower() not in SUFFIXES or not name.isprintable():
-                    continue
-                if not name.startswith(".") and entry.is_file(follow_symlinks=False):
-                    yield entry.stat(follow_symlinks=False).st_mtime, name
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        for name, status in list_files(folder, _is_image_name):
+            yield status.st_mtime, name
+
+
+def _is_image_name(name: str) -> bool:
+    is_visible = name.isprintable() and not name.startswith(".")
+    return is_visible and Path(name).suffix.lower() in SUFFIXES

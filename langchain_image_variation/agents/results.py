@@ -22,6 +22,7 @@ from langchain_image_variation.agents.uploads import (
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.atomic import atomic_write, is_left_over, place_file
+from langchain_image_variation.files.listing import list_files
 from langchain_image_variation.files.removal import remove_files
 from langchain_image_variation.output import (
     PlacedImage,
@@ -351,15 +352,10 @@ class ResultFolder(Results):
 
     def _list(self) -> list[tuple[float, str]]:
         try:
-            with os.scandir(self._folder) as entries:
-                results = [
-                    (entry.stat(follow_symlinks=False).st_mtime, entry.name)
-                    for entry in entries
-                    if RESULT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
-                ]
+            files = list_files(self._folder, RESULT_NAME.fullmatch)
+            return sorted(((status.st_mtime, name) for name, status in files), reverse=True)
         except OSError:
             return []
-        return sorted(results, reverse=True)
 
     def _delete(self, name: str) -> None:
         with contextlib.suppress(OSError):

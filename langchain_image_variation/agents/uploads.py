@@ -32,6 +32,7 @@ from langchain_image_variation.agents.message_image import (
 )
 from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.atomic import atomic_write, is_left_over
+from langchain_image_variation.files.listing import list_files
 from langchain_image_variation.files.removal import remove_files
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
@@ -49,7 +50,7 @@ UPLOADS_FOLDER = "uploads"
 """The folder of uploads, in the folder of a conversation."""
 
 MAX_UPLOADS = 10_000
-"""The maximum number of folder entries to look at, and therefore the maximum of the setting
+"""The maximum number of files to look at, and therefore the maximum of the setting
 `max_uploads`. Listing them takes about ten milliseconds."""
 
 _SUFFIXES = {
@@ -350,16 +351,12 @@ class UploadFolder(Uploads):
         self._check_folder()
         uploads = []
         try:
-            with os.scandir(self._folder) as entries:
-                for entry in islice(entries, MAX_UPLOADS):
-                    if not entry.is_file(follow_symlinks=False):
-                        continue
-                    stat = entry.stat(follow_symlinks=False)
-                    upload = KeptUpload.parse(entry.name, stat.st_size, stat.st_mtime)
-                    if upload is not None:
-                        uploads.append(upload)
-                    elif is_left_over(entry.name, stat.st_mtime):
-                        self._delete(entry.name)
+            for name, status in islice(list_files(self._folder), MAX_UPLOADS):
+                upload = KeptUpload.parse(name, status.st_size, status.st_mtime)
+                if upload is not None:
+                    uploads.append(upload)
+                elif is_left_over(name, status.st_mtime):
+                    self._delete(name)
         except FileNotFoundError:
             return []
         except OSError:

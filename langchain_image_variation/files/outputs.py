@@ -156,8 +156,9 @@ class OutputFolder(Outputs):
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if TEMPORARY_NAME.fullmatch(entry.name):
-                            # In a folder with the sticky bit, another user's file stays.
-                            with contextlib.suppress(PermissionError):
+                            # In a folder with the sticky bit, another user's file stays. The
+                            # writer may remove its own in the meantime.
+                            with contextlib.suppress(PermissionError, FileNotFoundError):
                                 os.unlink(entry.path)
                                 count += 1
         except OSError as error:

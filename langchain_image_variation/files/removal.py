@@ -1,15 +1,14 @@
 """Removes files whose names match, and then their folder if nothing else is in it."""
 
 import errno
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.file_system import FileSystem
+from langchain_image_variation.files.listing import list_files
 
 __all__ = ["FileFilter", "remove_files", "remove_stored_files"]
 
@@ -31,16 +30,9 @@ def remove_files(folder: Path, is_removable: FileFilter) -> None:
         OutputError: If the folder cannot be listed, or if a file or the empty folder cannot be
             removed.
     """
-    names = []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                # Temporary files of other writers disappear while we look.
-                with suppress(FileNotFoundError):
-                    mtime = entry.stat(follow_symlinks=False).st_mtime
-                    if entry.is_file(follow_symlinks=False) and is_removable(entry.name, mtime):
-                        names.append(entry.name)
-        for name in names:
+        files = [name for name, status in list_files(folder) if is_removable(name, status.st_mtime)]
+        for name in files:
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
     except FileNotFoundError:

@@ -8,6 +8,7 @@ import base64
 import email.parser
 import email.policy
 import io
+import itertools
 import json
 import threading
 from collections import deque
@@ -176,6 +177,10 @@ class FakeService:
 class FakeRecraft(FakeService):
     """`POST /images/variateImage`, as documented under "Remix image" and "Errors"."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._own_seeds = itertools.count(start=100, step=100)
+
     def answer(self, request: Received) -> Reply:
         """Return up to six images."""
         if (request.method, request.path) != ("POST", "/images/variateImage"):
@@ -186,7 +191,7 @@ class FakeRecraft(FakeService):
         width, height = (int(side) for side in form["size"].split(b"x"))
         if not (256 <= min(image.size) and max(image.size) <= 4096 and 1 <= n <= 6):
             return Reply(400, {"code": "invalid_request_parameter", "message": "out of range"})
-        seed = int(form.get("random_seed", str(100 * len(self.received)).encode()))
+        seed = int(form["random_seed"]) if "random_seed" in form else next(self._own_seeds)
         assert width == height
         assert form["response_format"] == b"b64_json"
         kind = {b"png": "PNG", b"webp": "WEBP"}[form["image_format"]]
