@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -409,3 +411,21 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"file storage cannot be used.*store_url") as caught:
         create_app("instant", store_url=f"file://{tmp_path}/file", signing_key=KEY)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("", "is missing. A --store-url"), (SECRET[:8], "has 8 characters")]
+)
+def test_serve_names_the_variable_of_the_key(key: str, message: str) -> None:
+    """`serve --store-url` without a good key names the variable to set, and not its value."""
+    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", "0"]
+    done = subprocess.run(
+        [*command, "--engine", "instant", "--store-url", "memory://a"],
+        env={**os.environ, "IMAGE_VARIATION_SIGNING_KEY": key},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"image-variation: IMAGE_VARIATION_SIGNING_KEY {message}")
+    assert "hunter2" not in done.stderr
