@@ -29,7 +29,8 @@ STOP_SECONDS = 10
 # Skip reasons that name what other steps install and check.
 _OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
 _OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
-_OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate|'langchain_openai"
+_OTHER_STEPS += r"|'kubernetes_validate|'langchain_openai"
+_OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate"
 
 
 def run(

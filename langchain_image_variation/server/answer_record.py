@@ -1,37 +1,10 @@
-"""Records of answers in the store's folder, which all processes that share the folder can read.
+"""What `Idempotency` needs of the records of answers, which several servers share."""
 
-The record of an `Idempotency-Key` is a file. The process that makes the answer locks the file until
-it has written the answer. If that process ends early for any reason, the system frees the lock, and
-another process makes the answer.
-"""
-
-import hashlib
-import hmac
-import logging
-import os
-import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from typing import NamedTuple
-
-import anyio
-
-from langchain_image_variation.files.lock import try_lock
-from langchain_image_variation.server.store_folder import StoreFolder
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import NamedTuple, Protocol
 
 __all__ = ["AnswerRecord", "AnswerRecords", "RecordedAnswer"]
-
-LOGGER = logging.getLogger("langchain_image_variation.server")
-
-_SUFFIX = ".answer"
-_MAX_SECONDS_TO_ANSWER = 24 * 3600.0
-"""How long the file of an answer in progress is kept. Only the lock says whether the answer is
-still being made, so this matters only for files that killed processes leave behind."""
-_FIRST_WAIT = 0.02
-_LONGEST_WAIT = 0.5
-"""How long to wait before checking again whether another process has finished its answer, in
-seconds: at first, and at most. A lock gives no notice when it becomes free."""
 
 
 class RecordedAnswer(NamedTuple):
@@ -44,156 +17,37 @@ class RecordedAnswer(NamedTuple):
     """For how many more seconds it is remembered."""
 
 
-class AnswerRecords:
-    """The records of answers in a store's folder.
+class AnswerRecord(Protocol):
+    """The record of one `Idempotency-Key`, which is open."""
 
-    Args:
-        folder: The folder.
-        engine: A text that identifies the engine. Servers with different engines share no answers.
-    """
+    @property
+    def answer(self) -> RecordedAnswer | None:
+        """The answer, or None if there is none yet, or if it is incomplete or expired."""
 
-    def __init__(self, folder: StoreFolder, engine: str) -> None:
-        self._folder = folder
-        self._engine = engine
-
-    @asynccontextmanager
-    async def open(
-        self, key: str, queue_place: Callable[[], AbstractContextManager[object]]
-    ) -> AsyncIterator["AnswerRecord"]:
-        """Open the record of a key, and keep other processes away from it until the block ends.
-
-        If another process is making the answer, this waits for it. If the folder cannot hold
-        records now, the record is empty and stays empty.
-
-        Args:
-            key: What requests for this answer have in common.
-            queue_place: Entered while this waits. It may refuse to let it wait.
-        """
-        name = self._folder.sign(f"{self._engine}\n{key}")
-        record = AnswerRecord(self._folder, name)
-        try:
-            try:
-                if not await anyio.to_thread.run_sync(record.try_open):
-                    with queue_place():
-                        await _wait(record)
-            except OSError as error:
-                LOGGER.warning("Answers cannot be shared with other processes: %s", error.strerror)
-            yield record
-        finally:
-            record.close()
-
-
-class AnswerRecord:
-    """The record of one key.
-
-    Threads may use the record while another one closes it, because a cancelled request cannot stop
-    its threads.
-
-    Args:
-        folder: The folder of its file.
-        name: The name of its file, without suffix.
-    """
-
-    def __init__(self, folder: StoreFolder, name: str) -> None:
-        self._folder = folder
-        self._name = name
-        self._path = folder.path / f"{name}{_SUFFIX}"
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
-        self._has_answer = False
-        self._is_closed = False
-        self.answer: RecordedAnswer | None = None
-        """The answer, once the record is open. None if there is none yet, or if it is incomplete or
-        expired."""
-
-    def try_open(self) -> bool:
-        """Open, lock and read the file, unless another process has locked it.
-
-        Returns:
-            Whether it is open.
-
-        Raises:
-            OSError: If the folder cannot hold records now.
-        """
-        with self._lock:
-            if self._is_closed:
-                return True
-            descriptor = self._folder.open_for_writing(self._path.name)
-            try:
-                if not try_lock(descriptor) or not self._is_file(descriptor):
-                    return False
-                if os.fstat(descriptor).st_size:
-                    self.answer = self._read(descriptor)
-                    self._has_answer = self.answer is not None
-                else:
-                    self._set_expiry(descriptor, time.time() + _MAX_SECONDS_TO_ANSWER)
-                self._descriptor, descriptor = descriptor, -1
-                return True
-            finally:
-                if descriptor >= 0:
-                    os.close(descriptor)
-
-    def write(self, digest: str, body: bytes, seconds: float) -> None:
+    def write(self, digest: str, body: bytes, seconds: float) -> RecordedAnswer | None:
         """Write the answer. If there is no room for it, only this process remembers it.
 
         Args:
             digest: A hash of the request.
             body: The body of the answer.
             seconds: How long to remember it.
+
+        Returns:
+            The answer that another server has recorded in the meantime, or None.
         """
-        with self._lock:
-            if self._descriptor is None:
-                return
-            try:
-                self._folder.make_room(len(body))
-                os.ftruncate(self._descriptor, 0)
-                with open(self._descriptor, "wb", closefd=False) as file:
-                    file.seek(0)
-                    file.write(f"{digest} {self._signature(digest, body)}\n".encode())
-                    file.write(body)
-                self._set_expiry(self._descriptor, time.time() + seconds)
-                self._has_answer = True
-            except OSError as error:
-                LOGGER.warning("Answers cannot be shared with other processes: %s", error.strerror)
-
-    def close(self) -> None:
-        """Let other processes open the record. If it has no answer, its file is removed."""
-        with self._lock:
-            self._is_closed = True
-            if self._descriptor is None:
-                return
-            with suppress(OSError):
-                if not self._has_answer and self._is_file(self._descriptor):
-                    self._path.unlink()
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _read(self, descriptor: int) -> RecordedAnswer | None:
-        seconds = os.fstat(descriptor).st_mtime - time.time()
-        with open(descriptor, "rb", closefd=False) as file:
-            digest, _, signature = file.readline().decode("ascii", "replace").partition(" ")
-            body = file.read()
-        is_complete = hmac.compare_digest(
-            signature.rstrip().encode(), self._signature(digest, body).encode()
-        )
-        return RecordedAnswer(digest, body, seconds) if is_complete and seconds > 0 else None
-
-    def _is_file(self, descriptor: int) -> bool:
-        """Return whether the record's file is still this one."""
-        with suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
-        return False
-
-    def _set_expiry(self, descriptor: int, expiry: float) -> None:
-        os.utime(descriptor if os.utime in os.supports_fd else self._path, (expiry, expiry))
-
-    def _signature(self, digest: str, body: bytes) -> str:
-        return self._folder.sign(f"{self._name}\n{digest}\n{hashlib.sha256(body).hexdigest()}")
 
 
-async def _wait(record: AnswerRecord) -> None:
-    """Wait until another process has closed a record, and open it."""
-    seconds = _FIRST_WAIT
-    while not await anyio.to_thread.run_sync(record.try_open):
-        await anyio.sleep(seconds)
-        seconds = min(2 * seconds, _LONGEST_WAIT)
+class AnswerRecords(Protocol):
+    """Records of answers in a store."""
+
+    def open(
+        self, key: str, queue_place: Callable[[], AbstractContextManager[object]]
+    ) -> AbstractAsyncContextManager[AnswerRecord]:
+        """Open the record of a key until the block ends.
+
+        If the store cannot hold records now, the record is empty and stays empty.
+
+        Args:
+            key: What requests for this answer have in common.
+            queue_place: Entered while this waits for another process. It may refuse to let it wait.
+        """

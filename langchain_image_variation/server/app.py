@@ -1,12 +1,11 @@
 """The app: `POST /v1/images/variations` and its other endpoints, with any engine."""
 
 import os
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
-import platformdirs
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,7 +25,6 @@ from langchain_image_variation.engines.traits import (
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
-    OutputError,
     excerpt,
 )
 from langchain_image_variation.images.png import MAX_PNG_SIDE
@@ -44,6 +42,7 @@ from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.store import ImageStore
+from langchain_image_variation.server.stores import open_store
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES, UploadMemory
 from langchain_image_variation.server.upstream import METHODS, Upstream
@@ -65,6 +64,9 @@ def create_app(
     workers: int | None = None,
     queue: int = 16,
     store_dir: str | os.PathLike[str] | None = None,
+    store_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    signing_key: str | SecretStr | None = None,
     store_max_bytes: int = 1024**3,
     upload_timeout: float = 60.0,
     max_pixels: int = MAX_PNG_SIDE**2,
@@ -102,9 +104,16 @@ def create_app(
         store_dir: The folder for images that clients get as URLs, and for answers to requests with
             an `Idempotency-Key`. Several processes may share it. By default, a folder in the user's
             cache.
-        store_max_bytes: The maximum total size of the files in that folder, in bytes. The oldest
-            are removed first, also if the disk is full. If that is not enough, requests for URLs
-            get a 503 before the engine is called.
+        store_url: A URL to keep them at instead, such as "s3://bucket/prefix", in any file system
+            that fsspec supports. Servers on several machines may share it. Needs the extra
+            `fsspec`, and the package for this kind of URL.
+        storage_options: Passed to the file system of `store_url`, as fsspec's `storage_options`.
+        signing_key: The secret that signs the URLs of images in `store_url`, of at least 32
+            characters. Servers that share the store need the same key. A folder has a key of its
+            own.
+        store_max_bytes: The maximum total size of the files in the store, in bytes. The oldest are
+            removed first, also if the disk is full. If that is not enough, requests for URLs get a
+            503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
         max_pixels: The maximum number of pixels of an uploaded image. Decoding takes about 8 bytes
             per pixel. Larger images get a 400.
@@ -128,7 +137,8 @@ def create_app(
         InvalidRequestError: If a setting is out of range, if `engine` is not an engine, or if a
             request cannot set one of `accept_fields`. `param` names the setting.
         EngineNotFoundError: If there is no engine of that name.
-        OutputError: If the folder cannot be used.
+        MissingExtraError: If the package for this kind of `store_url` is not installed.
+        OutputError: If the store cannot be used.
     """
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
     access = Access(key, public_url, hosts, cors_origins)
@@ -146,14 +156,18 @@ def create_app(
     check_whole_number("total_upload_bytes", total_upload_bytes, 2 * MAX_BODY_BYTES)
     check_seconds("url_ttl", url_ttl)
     check_seconds("upload_timeout", upload_timeout)
-    if store_dir == "":
-        raise InvalidRequestError("store_dir must not be empty. Pass a folder.", param="store_dir")
-    directory = Path(store_dir) if store_dir is not None else _default_store_dir()
     option_names = _accepted_options(engine, accept_fields)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
     upload_memory = UploadMemory(total_upload_bytes, turns.queue_place)
     metrics = Metrics(turns, upload_memory)
-    store = ImageStore(directory, ttl=url_ttl, max_bytes=store_max_bytes)
+    store = open_store(
+        store_dir,
+        store_url,
+        storage_options,
+        signing_key,
+        ttl=url_ttl,
+        max_bytes=store_max_bytes,
+    )
     forwarder = _create_upstream(
         upstream, upstream_api_key, upstream_timeout, access, upload_timeout
     )
@@ -267,16 +281,3 @@ async def _lifespan(store: ImageStore, upstream: Upstream | None) -> AsyncIterat
         tasks.cancel_scope.cancel()
     if upstream is not None:
         await upstream.aclose()
-
-
-def _default_store_dir() -> Path:
-    # Without a home folder, platformdirs raises an error. Older versions return "~".
-    with suppress(RuntimeError):
-        path = platformdirs.user_cache_path("langchain-image-variation", appauthor=False)
-        if path.is_absolute():
-            return path / "files"
-    raise OutputError(
-        "This user has no home folder, so there is no default folder to store images. Choose one "
-        "with store_dir, or --store-dir.",
-        param="store_dir",
-    )

@@ -37,7 +37,6 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.images.pixels import as_png
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
-from langchain_image_variation.server.answer_record import AnswerRecords
 from langchain_image_variation.server.answer_response import AnswerResponse
 from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
@@ -114,7 +113,7 @@ class Handlers:
         self._max_pixels = max_pixels
         self._upstream = upstream
         self._idempotency = Idempotency(
-            MAX_ANSWER_BYTES, AnswerRecords(store.folder, _engine_name(engine))
+            MAX_ANSWER_BYTES, store.answer_records(_engine_name(engine))
         )
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(
@@ -166,7 +165,9 @@ class Handlers:
                     # A client that leaves ends this task at once. The work keeps its turn until
                     # the engine stops.
                     answer.body = await cancel_without_waiting(work)
-                return answer.body
+            # Only now, because it may have become the answer that another server gave first.
+            assert answer.body is not None
+            return answer.body
 
     async def list_models(self, request: Request) -> Response:
         """`GET /v1/models`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from langchain_image_variation.exceptions import ConflictError, InvalidRequestError
-from langchain_image_variation.server.answer_record import AnswerRecords
+from langchain_image_variation.server.answer_record import AnswerRecords, RecordedAnswer
 from langchain_image_variation.server.form import VariationForm
 
 __all__ = ["DAY", "MAX_ANSWER_BYTES", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
@@ -81,7 +81,8 @@ class Idempotency:
 
         If the answer's `body` is None, the block must make it. Other requests with this key wait
         for it. If the block leaves it None, because it failed or its client went away, the next
-        request gets an empty answer.
+        request gets an empty answer. After the block, `body` is the answer to send: another server
+        may have made and recorded one in the meantime.
 
         Args:
             key: The key. Requests without one share nothing.
@@ -119,12 +120,13 @@ class Idempotency:
                 if recorded_answer is None:
                     yield answer
                     if answer.body is not None:
-                        await anyio.to_thread.run_sync(record.write, digest, answer.body, seconds)
+                        first_answer = await anyio.to_thread.run_sync(
+                            record.write, digest, answer.body, seconds
+                        )
+                        if first_answer is not None:
+                            self._fill(answer, first_answer)
                     return
-            if recorded_answer.digest != digest:
-                raise _conflict_error()
-            answer.body = recorded_answer.body
-            answer.expires = self._clock() + recorded_answer.seconds
+            self._fill(answer, recorded_answer)
             yield answer
         finally:
             if answer.body is None:
@@ -132,6 +134,18 @@ class Idempotency:
             else:
                 self._bytes += len(answer.body)
             answer.finished_event.set()
+
+    def _fill(self, answer: Answer, recorded_answer: RecordedAnswer) -> None:
+        """Let an answer be one that another process has recorded.
+
+        Raises:
+            ConflictError: If that one is the answer to a different request.
+        """
+        answer.body = None
+        if recorded_answer.digest != answer.digest:
+            raise _conflict_error()
+        answer.body = recorded_answer.body
+        answer.expires = self._clock() + recorded_answer.seconds
 
     async def _earlier_answer(
         self, key: str, digest: str, queue_place: QueuePlace

@@ -1,38 +1,46 @@
-"""The images that clients get as URLs: files in a folder, under signed names that expire."""
+"""The images that clients get as URLs: under signed names that expire."""
 
 import hashlib
 import hmac
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from functools import partial
-from io import BufferedReader
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import BinaryIO, NamedTuple
 
-import anyio
-
-from langchain_image_variation.exceptions import ExpiredURLError, NotFoundError
+from langchain_image_variation.exceptions import (
+    ExpiredURLError,
+    NotFoundError,
+    ServiceUnavailableError,
+)
 from langchain_image_variation.images.png import MAX_PNG_BYTES
-from langchain_image_variation.server.store_folder import Reservation, StoreFolder
+from langchain_image_variation.server.answer_record import AnswerRecords
 
-__all__ = ["ImageStore", "StoredImage"]
+__all__ = [
+    "BYTES_PER_PIXEL",
+    "DEFAULT_SIDE",
+    "IMAGE_SUFFIX",
+    "MAX_IMAGE_BYTES",
+    "RETRY_SECONDS",
+    "ImageStore",
+    "StoredImage",
+    "unavailable_error",
+]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 
-_SUFFIX = ".png"
-_MAX_TIDY_SECONDS = 60.0
-_MAX_IMAGE_BYTES = 2 * MAX_PNG_BYTES
+RETRY_SECONDS = 30.0
+"""How long a client should wait if its images cannot be stored, in seconds."""
+IMAGE_SUFFIX = ".png"
+MAX_IMAGE_BYTES = 2 * MAX_PNG_BYTES
 """A longer file cannot come from the server, and is not read. The longest image, noise of
 1024 x 1024 pixels with alpha, takes little more than half of this."""
-_BYTES_PER_PIXEL = 4
+BYTES_PER_PIXEL = 4
 """The room that is reserved for an image before it is made: 8 bits for each of red, green, blue and
 alpha. Compression only makes it smaller."""
-_DEFAULT_SIDE = 1024
-_MAX_CHECKED_FILES = 1000
-"""How many intact files to remember, because checking a file of 2 MB takes 2 ms."""
+DEFAULT_SIDE = 1024
+_MAX_TIDY_SECONDS = 60.0
 
 
 class StoredImage(NamedTuple):
@@ -46,48 +54,22 @@ class StoredImage(NamedTuple):
     """For how many more seconds its URL works."""
 
 
-class ImageStore:
-    """Keeps images for a while, in a folder that outlives the process.
+class ImageStore(ABC):
+    """Keeps images for a while, together with answers to requests with an `Idempotency-Key`.
 
-    A URL contains the name of a file, its own expiry time in milliseconds, and an HMAC of both. The
-    folder contains the key of the HMAC. The name is the hash of the file's content, and it is
-    checked before an image is sent. So a file that somebody replaced is never sent.
+    A URL contains the hash of an image's content, its own expiry time in milliseconds, and an HMAC
+    of both. The content is checked before an image is sent. So a file that somebody replaced is
+    never sent.
 
     Args:
-        directory: The folder. See `StoreFolder`.
         ttl: For how many seconds a URL works.
-        max_bytes: The maximum total size of the files in the store, in bytes.
-
-    Raises:
-        OutputError: If the folder cannot be used.
     """
 
-    def __init__(self, directory: Path, *, ttl: float, max_bytes: int) -> None:
+    def __init__(self, *, ttl: float) -> None:
         self.ttl = ttl
         """For how many seconds a URL works."""
         self.tidy_seconds = min(_MAX_TIDY_SECONDS, ttl)
         """How often to look for expired files."""
-        self.folder = StoreFolder(directory, max_bytes=max_bytes, tidy_seconds=self.tidy_seconds)
-        """Where the images are."""
-        self._checked_files: set[tuple[object, ...]] = set()
-
-    @asynccontextmanager
-    async def reserve(self, count: int, side: int) -> AsyncIterator[None]:
-        """Reserve room on the disk for square images of this side, until the block ends.
-
-        Raises:
-            ServiceUnavailableError: If there is no room.
-        """
-        reservation = Reservation(count * side * side * _BYTES_PER_PIXEL)
-        try:
-            await anyio.to_thread.run_sync(self.folder.reserve, reservation)
-            yield
-        finally:
-            self.folder.release(reservation)
-
-    def has_room(self) -> bool:
-        """Return whether there is room for the images of a request without optional fields."""
-        return self.folder.has_room(_DEFAULT_SIDE**2 * _BYTES_PER_PIXEL)
 
     def add_all(self, pngs: Iterable[bytes]) -> list[str]:
         """Store the images of one answer, and return the last part of the URL of each.
@@ -97,22 +79,15 @@ class ImageStore:
         Raises:
             ServiceUnavailableError: If an image cannot be written.
         """
-        expiry = time.time() + self.ttl
-        milliseconds = int(expiry * 1000)
+        milliseconds = int((time.time() + self.ttl) * 1000)
         addresses = []
         file_names: set[str] = set()
         for png in pngs:
             name = hashlib.sha256(png).hexdigest()
-            file_names.add(f"{name}{_SUFFIX}")
-            self.folder.store(
-                f"{name}{_SUFFIX}",
-                png,
-                expiry=expiry,
-                is_intact=partial(self._is_intact, name=name),
-                keep=file_names,
-            )
+            file_names.add(f"{name}{IMAGE_SUFFIX}")
+            self._store(name, png, milliseconds, keep=file_names)
             signature = self._signature(name, milliseconds)
-            addresses.append(f"{name}{_SUFFIX}?se={milliseconds}&sig={signature}")
+            addresses.append(f"{name}{IMAGE_SUFFIX}?se={milliseconds}&sig={signature}")
         return addresses
 
     def open(self, file_name: str, expires: str, signature: str) -> StoredImage:
@@ -126,46 +101,87 @@ class ImageStore:
         Raises:
             ExpiredURLError: If the URL has expired, or the signature is wrong.
             NotFoundError: If the image was evicted, or its file was replaced.
+            ServiceUnavailableError: If the store cannot be read now.
         """
-        name = file_name.removesuffix(_SUFFIX)
+        name = file_name.removesuffix(IMAGE_SUFFIX)
+        milliseconds = int(expires[:15]) if expires.isdecimal() else 0
         # Compared as bytes: a client can send any characters.
-        is_signed = expires.isdecimal() and hmac.compare_digest(
-            self._signature(name, int(expires[:15])).encode(), signature.encode()
+        is_signed = hmac.compare_digest(
+            self._signature(name, milliseconds).encode(), signature.encode()
         )
-        seconds = int(expires[:15]) / 1000 - time.time() if is_signed else 0
+        seconds = milliseconds / 1000 - time.time() if is_signed else 0
         if seconds <= 0:
             raise ExpiredURLError("The URL of this image has expired or is invalid.")
-        file = self.folder.open(f"{name}{_SUFFIX}")
-        if file is not None and self._is_intact(file, name=name):
-            return StoredImage(file, os.fstat(file.fileno()).st_size, int(seconds))
-        if file is not None:
-            file.close()
-        raise NotFoundError("This image was removed to make room for newer ones.")
-
-    def tidy(self) -> None:
-        """Remove expired files."""
-        self.folder.tidy()
+        opened = self._open(name, milliseconds)
+        if opened is None:
+            raise NotFoundError("This image was removed to make room for newer ones.")
+        return StoredImage(*opened, int(seconds))
 
     def _signature(self, name: str, milliseconds: int) -> str:
-        return self.folder.sign(f"{name}\n{milliseconds}")
+        return self.sign(f"{name}\n{milliseconds}")
 
-    def _is_intact(self, file: BufferedReader, *, name: str) -> bool:
-        """Return whether a file has the content that its name promises."""
-        status = os.fstat(file.fileno())
-        # Any change of a file changes its ctime.
-        times = (status.st_mtime_ns, status.st_ctime_ns)
-        identity = (name, status.st_dev, status.st_ino, status.st_size, *times)
-        if identity in self._checked_files:
-            return True
-        is_intact = (
-            status.st_size <= _MAX_IMAGE_BYTES
-            and hashlib.file_digest(file, "sha256").hexdigest() == name
-        )
-        if not is_intact:
-            LOGGER.warning("The content of a file of the store was replaced: %s%s", name, _SUFFIX)
-            return False
-        file.seek(0)
-        if len(self._checked_files) >= _MAX_CHECKED_FILES:
-            self._checked_files.clear()
-        self._checked_files.add(identity)
-        return True
+    @abstractmethod
+    def reserve(self, count: int, side: int) -> AbstractAsyncContextManager[None]:
+        """Make sure that square images of this side can be stored until the block ends.
+
+        Raises:
+            ServiceUnavailableError: If they cannot.
+        """
+
+    @abstractmethod
+    def has_room(self) -> bool:
+        """Return whether the images of a request without optional fields could be stored now."""
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Remove expired files."""
+
+    @abstractmethod
+    def sign(self, text: str) -> str:
+        """Return an HMAC-SHA256 (RFC 2104) of a text with the store's key, in hex."""
+
+    @abstractmethod
+    def answer_records(self, engine: str) -> AnswerRecords:
+        """Return the records of the answers of an engine.
+
+        Args:
+            engine: A text that identifies the engine. Servers with different engines share no
+                answers.
+        """
+
+    @abstractmethod
+    def _store(self, name: str, png: bytes, milliseconds: int, *, keep: Container[str]) -> None:
+        """Store an image, or keep the existing one at least until a time.
+
+        Args:
+            name: The hash of its content.
+            png: Its content.
+            milliseconds: When it may be removed, in milliseconds since 1970.
+            keep: The names in URLs of images that must not be removed to make room for this one.
+
+        Raises:
+            ServiceUnavailableError: If the image cannot be written.
+        """
+
+    @abstractmethod
+    def _open(self, name: str, milliseconds: int) -> tuple[BinaryIO, int] | None:
+        """Open an image, and return the file and its length. Return None if it is not there.
+
+        Args:
+            name: The hash of its content. An image with other content is not there.
+            milliseconds: The time that it was stored with.
+
+        Raises:
+            ServiceUnavailableError: If the store cannot be read now.
+        """
+
+
+def unavailable_error(reason: str) -> ServiceUnavailableError:
+    """Log why images cannot be stored, and return the error for the client."""
+    LOGGER.warning("The store cannot keep images: %s", reason)
+    error = ServiceUnavailableError(
+        f"The server cannot store images now. Please try again in {RETRY_SECONDS:.0f}s, or request "
+        "response_format=b64_json."
+    )
+    error.retry_after = RETRY_SECONDS
+    return error

@@ -18,17 +18,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
-from langchain_image_variation.exceptions import OutputError, ServiceUnavailableError
+from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
 from langchain_image_variation.files.regular_file import open_regular_file
+from langchain_image_variation.server.store import unavailable_error
 from langchain_image_variation.server.store_key import has_key, load_key
 
-__all__ = ["RETRY_SECONDS", "Reservation", "StoreFolder"]
+__all__ = ["Reservation", "StoreFolder"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
-
-RETRY_SECONDS = 30.0
-"""How long a client should wait if its images cannot be stored, in seconds."""
 
 _PROBE_NAME = "probe"
 _FILE_MODE = 0o600
@@ -150,7 +148,7 @@ class StoreFolder:
                 self._write(self.path / name, data, mtime=expiry)
         except OSError as error:
             self._failure = error.errno, _reason(error)
-            raise _unavailable_error(error) from None
+            raise unavailable_error(_reason(error)) from None
 
     def open_for_writing(self, name: str) -> int:
         """Open a file for reading and writing, and return its descriptor. Create it if necessary.
@@ -206,7 +204,7 @@ class StoreFolder:
                 if not reservation.is_over:
                     self._reservations.add(reservation)
         except OSError as error:
-            raise _unavailable_error(error) from None
+            raise unavailable_error(_reason(error)) from None
 
     def release(self, reservation: Reservation) -> None:
         """End a reservation."""
@@ -401,14 +399,3 @@ def _discard(temporary: Path, path: Path) -> None:
 
 def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
-
-
-def _unavailable_error(error: OSError) -> ServiceUnavailableError:
-    """Log why files cannot be stored, and return the error for the client."""
-    LOGGER.warning("The store cannot keep images: %s", _reason(error))
-    unavailable_error = ServiceUnavailableError(
-        f"The server cannot store images now. Please try again in {RETRY_SECONDS:.0f}s, or request "
-        "response_format=b64_json."
-    )
-    unavailable_error.retry_after = RETRY_SECONDS
-    return unavailable_error

@@ -4,13 +4,11 @@ import json
 import os
 import shutil
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from langchain_image_variation.batch.exclusive_access import RENEWAL_INTERVAL
@@ -26,17 +24,9 @@ from tests.batch.runs import (
     wait_until,
 )
 from tests.files.test_storage_policy import listening
+from tests.s3 import S3_MARKS, bucket, serving_s3
 
-pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
-serving = pytest.importorskip("werkzeug.serving")
-
-pytestmark = [
-    pytest.mark.slow,
-    # These libraries use deprecated functions themselves.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:moto"),
-]
+pytestmark = S3_MARKS
 OUT = "s3://bucket/some/out"
 
 
@@ -47,34 +37,15 @@ requests: list[str] = []
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """Serve S3 on loopback."""
-    s3 = moto_server.DomainDispatcherApplication(moto_server.create_backend_app)
-
-    def serve(environ: dict[str, Any], start: Any) -> Any:
-        requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
-        return s3(environ, start)
-
-    server = serving.make_server("127.0.0.1", 0, serve, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
+    with serving_s3(requests) as address:
+        yield address
 
 
 @pytest.fixture
 def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Create an empty bucket, and configure fsspec so that every process finds it."""
-    monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("FSSPEC_S3_KEY", "key")
-    monkeypatch.setenv("FSSPEC_S3_SECRET", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    # fsspec reads the environment when it is imported, and in this process it already is.
-    options = {"endpoint_url": endpoint, "key": "key", "secret": "secret"}
-    monkeypatch.setitem(fsspec.config.conf, "s3", options)
-    files = fsspec.filesystem("s3")
-    files.mkdir("bucket")
-    yield files
-    files.rm("bucket", recursive=True)
+    with bucket(endpoint, monkeypatch) as files:
+        yield files
 
 
 @pytest.fixture

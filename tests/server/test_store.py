@@ -18,7 +18,7 @@ from langchain_image_variation.exceptions import (
     OutputError,
     ServiceUnavailableError,
 )
-from langchain_image_variation.server.store import ImageStore
+from langchain_image_variation.server.folder_store import FolderStore
 from langchain_image_variation.server.store_folder import Reservation
 from pytest_image_variation.samples import square_png
 from tests.other_users import (
@@ -31,13 +31,13 @@ GIGABYTE = 1024**3
 DAY = 24 * 3600.0
 
 
-def add(store: ImageStore, png: bytes) -> str:
+def add(store: FolderStore, png: bytes) -> str:
     """Store an image as the only one of an answer, and return the last part of its URL."""
     (address,) = store.add_all([png])
     return address
 
 
-def path_of(store: ImageStore, address: str) -> Path:
+def path_of(store: FolderStore, address: str) -> Path:
     """Return the file of a URL."""
     name, _, query = address.partition("?se=")
     expires, _, signature = query.partition("&sig=")
@@ -53,21 +53,21 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
         path.write_bytes(bytes(5000))
         os.utime(path, (0, 0))
     for _ in range(2):
-        store = ImageStore(tmp_path, ttl=60, max_bytes=10)
+        store = FolderStore(tmp_path, ttl=60, max_bytes=10)
         add(store, square_png(8))
     assert all(path.exists() for path in other_paths)
 
 
 def test_expired_files_are_removed(tmp_path: Path) -> None:
     """A new store removes them, and keeps the others whatever its own settings are."""
-    first = ImageStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+    first = FolderStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
     current, old = add(first, square_png(1)), add(first, square_png(2))
     old_path = path_of(first, old)
     os.utime(old_path, (time.time() - 1, time.time() - 1))
     unfinished_file = tmp_path / f".{'0' * 16}.part"
     unfinished_file.write_bytes(b"x")
     os.utime(unfinished_file, (time.time() - 900, time.time() - 900))
-    second = ImageStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
+    second = FolderStore(tmp_path, ttl=1, max_bytes=GIGABYTE)
     add(second, square_png(3))
     assert path_of(second, current).exists()
     assert not old_path.exists()
@@ -98,7 +98,7 @@ class WatchedPath(type(Path())):  # type: ignore[misc]  # the class of this syst
 
 def test_a_renewed_image_is_not_removed(tmp_path: Path) -> None:
     """A renewed image is not removed even by a thread that saw it before, when it had expired."""
-    store = ImageStore(WatchedPath(tmp_path), ttl=3600, max_bytes=GIGABYTE)
+    store = FolderStore(WatchedPath(tmp_path), ttl=3600, max_bytes=GIGABYTE)
     old_path = path_of(store, add(store, square_png(1)))
     os.utime(old_path, (100, 100))
 
@@ -121,12 +121,12 @@ def test_a_renewed_image_is_not_removed(tmp_path: Path) -> None:
 
 def test_storing_again_never_shortens(tmp_path: Path) -> None:
     """Each URL of an image works for its whole time, even if the image is stored again."""
-    long = ImageStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
+    long = FolderStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
     address = add(long, square_png(1))
     expiry = path_of(long, address).stat().st_mtime
-    add(ImageStore(tmp_path, ttl=1, max_bytes=GIGABYTE), square_png(1))
+    add(FolderStore(tmp_path, ttl=1, max_bytes=GIGABYTE), square_png(1))
     assert path_of(long, address).stat().st_mtime == expiry
-    add(ImageStore(tmp_path, ttl=7200, max_bytes=GIGABYTE), square_png(1))
+    add(FolderStore(tmp_path, ttl=7200, max_bytes=GIGABYTE), square_png(1))
     assert path_of(long, address).stat().st_mtime > expiry + 3000
 
 
@@ -135,7 +135,7 @@ def test_files_may_vanish(tmp_path: Path) -> None:
     """A file that another process removes after it was listed causes no error."""
     dangling_link = tmp_path / f"{'0' * 64}.png"
     dangling_link.symlink_to(tmp_path / "nowhere")
-    store = ImageStore(tmp_path, ttl=3600, max_bytes=1)
+    store = FolderStore(tmp_path, ttl=3600, max_bytes=1)
     assert dangling_link.is_symlink()
     assert path_of(store, add(store, square_png(1))).exists()
 
@@ -143,7 +143,7 @@ def test_files_may_vanish(tmp_path: Path) -> None:
 def test_the_folder_is_private(tmp_path: Path) -> None:
     """The folder, the key and the images are private, and a corrupt key is not used."""
     folder = tmp_path / "files"
-    store = ImageStore(folder, ttl=60, max_bytes=GIGABYTE)
+    store = FolderStore(folder, ttl=60, max_bytes=GIGABYTE)
     image = path_of(store, add(store, square_png(1)))
     if os.name == "posix":
         assert folder.stat().st_mode & 0o077 == 0
@@ -151,12 +151,12 @@ def test_the_folder_is_private(tmp_path: Path) -> None:
         assert image.stat().st_mode & 0o077 == 0
     (folder / "key").write_bytes(b"short")
     with pytest.raises(OutputError):
-        ImageStore(folder, ttl=60, max_bytes=GIGABYTE)
+        FolderStore(folder, ttl=60, max_bytes=GIGABYTE)
 
 
 def test_an_evicted_image_is_not_found(tmp_path: Path) -> None:
     """The error for an evicted image says why it is not found."""
-    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=1)
     address = add(store, square_png(1))
     add(store, square_png(2))
     with pytest.raises(NotFoundError, match="make room"):
@@ -165,7 +165,7 @@ def test_an_evicted_image_is_not_found(tmp_path: Path) -> None:
 
 def test_an_open_image_survives_eviction(tmp_path: Path) -> None:
     """An image that is open when it is evicted can be read to its end."""
-    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=1)
     name, _, query = add(store, square_png(1)).partition("?se=")
     file, length, _ = store.open(name, *query.split("&sig="))
     with file:
@@ -176,7 +176,7 @@ def test_an_open_image_survives_eviction(tmp_path: Path) -> None:
 
 def test_the_images_of_an_answer_stay_together(tmp_path: Path) -> None:
     """Images of one answer do not evict each other, even if they exceed the limit."""
-    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=1)
     old = add(store, square_png(9))
     addresses = store.add_all(square_png(side) for side in (1, 2, 3))
     assert all(path_of(store, address).exists() for address in addresses)
@@ -233,7 +233,7 @@ REPLACEMENTS: list[Callable[[Path], None]] = [
 @pytest.mark.parametrize("replace", REPLACEMENTS)
 def test_a_replaced_file_is_not_opened(tmp_path: Path, replace: Callable[[Path], None]) -> None:
     """A file that is not the stored image counts as removed. Storing the image again fixes it."""
-    store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
+    store = FolderStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
     address = add(store, square_png(1))
     path = path_of(store, address)
     replace(path)
@@ -250,7 +250,7 @@ def test_a_file_of_another_user_is_not_opened(tmp_path: Path) -> None:
     """Another user's file counts as removed, since that user could change it while it is sent."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a file to another user")
-    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=1)
     address = add(store, square_png(1))
     path = path_of(store, address)
     os.chown(path, OTHER_USER, -1)
@@ -267,14 +267,14 @@ def test_images_of_others_are_not_removed(tmp_path: Path) -> None:
     os.utime(path, (100, 100))
     for _ in range(2):
         with pytest.raises(OutputError, match=r"names of stored images, but no key.*--store-dir"):
-            ImageStore(tmp_path, ttl=60, max_bytes=1)
+            FolderStore(tmp_path, ttl=60, max_bytes=1)
     assert os.listdir(tmp_path) == [path.name]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="making a link needs a permission elsewhere")
 def test_a_replaced_folder_loses_no_file(tmp_path: Path) -> None:
     """If somebody puts a link in place of the folder, no file behind it is sent or removed."""
-    store = ImageStore(tmp_path / "files", ttl=60, max_bytes=1)
+    store = FolderStore(tmp_path / "files", ttl=60, max_bytes=1)
     address = add(store, square_png(1))
     other = tmp_path / "other"
     other.mkdir()
@@ -312,12 +312,12 @@ def _put_aside(folder: Path) -> None:
 @pytest.mark.parametrize("clean", [_empty, _remove_key, _put_aside])
 def test_a_folder_may_be_cleaned(tmp_path: Path, clean: Callable[[Path], None]) -> None:
     """A server keeps working after its folder is emptied, and another one can start there."""
-    store = ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
+    store = FolderStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)
     add(store, square_png(1))
     clean(tmp_path / "files")
     address = add(store, square_png(2))
     store.tidy()
-    for reader in (store, ImageStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)):
+    for reader in (store, FolderStore(tmp_path / "files", ttl=60, max_bytes=GIGABYTE)):
         assert path_of(reader, address).read_bytes() == square_png(2)
     assert path_of(store, add(store, square_png(3))).exists()
 
@@ -327,7 +327,7 @@ def test_a_folder_with_an_images_name_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / f"{'0' * 64}.png"
     folder.mkdir()
     os.utime(folder, (100, 100))
-    store = ImageStore(tmp_path, ttl=60, max_bytes=1)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=1)
     assert path_of(store, add(store, square_png(1))).exists()
     assert folder.exists()
 
@@ -351,13 +351,13 @@ def test_a_foreign_key_is_refused(tmp_path: Path, kind: str) -> None:
         os.chown(key, OTHER_USER, -1)
     reason = "another user's server" if kind == "other user" else "'key' is not a regular file"
     with pytest.raises(OutputError, match=f"{reason}.*--store-dir") as caught:
-        ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
+        FolderStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
     assert str(tmp_path) not in str(caught.value)
 
 
 async def test_room_that_no_disk_has_is_refused(tmp_path: Path) -> None:
     """Without enough space, nothing is reserved, and no image is removed."""
-    store = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
     address = add(store, square_png(1))
     with pytest.raises(ServiceUnavailableError) as caught:
         async with store.reserve(10, 10**7):
@@ -369,7 +369,7 @@ async def test_room_that_no_disk_has_is_refused(tmp_path: Path) -> None:
 
 async def test_room_is_reserved_once(tmp_path: Path) -> None:
     """Concurrent requests do not count on the same space."""
-    store = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
     side = math.isqrt(int(shutil.disk_usage(tmp_path).free * 0.6) // 4)
     async with store.reserve(1, side):
         with pytest.raises(ServiceUnavailableError):
@@ -381,7 +381,7 @@ async def test_room_is_reserved_once(tmp_path: Path) -> None:
 
 def test_a_caller_that_left_reserves_nothing(tmp_path: Path) -> None:
     """A reservation that is released before it was made takes no space."""
-    folder = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE).folder
+    folder = FolderStore(tmp_path, ttl=60, max_bytes=GIGABYTE).folder
     half = int(shutil.disk_usage(tmp_path).free * 0.6)
     reservation = Reservation(half)
     folder.release(reservation)
@@ -408,7 +408,7 @@ def test_a_clock_that_goes_back_favors_no_old_image(
 ) -> None:
     """Images from before the clock was put back make room for newer ones, not the reverse."""
     limit = 2 * len(square_png(100)) + 20
-    store = ImageStore(AheadPath(tmp_path), ttl=60, max_bytes=limit)
+    store = FolderStore(AheadPath(tmp_path), ttl=60, max_bytes=limit)
     true_time = time.time
     monkeypatch.setattr(time, "time", lambda: true_time() + 2 * DAY)
     for side in (98, 99):
@@ -424,7 +424,7 @@ def test_a_clock_that_goes_ahead_only_ends_urls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the clock was put ahead, older URLs have expired, and new ones work."""
-    store = ImageStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
+    store = FolderStore(tmp_path, ttl=60, max_bytes=GIGABYTE)
     old = add(store, square_png(1))
     true_time = time.time
     monkeypatch.setattr(time, "time", lambda: true_time() + 2 * DAY)
