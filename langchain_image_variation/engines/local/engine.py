@@ -179,6 +179,7 @@ class LocalEngine:
                 mood, amount = Shot.of(seed).mood, synthesis.light
                 image = relight(
                     *(image, seed, mood, amount),
+                    brightness=survey.brightness,
                     is_gray=survey.is_gray,
                     is_graphic=survey.is_graphic,
                 )

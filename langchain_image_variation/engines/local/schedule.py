@@ -11,9 +11,9 @@ __all__ = ["Schedule", "schedule"]
 # Sway is what nobody notices. Reach and share belong to arrangements, and firmness rises at the
 # end, where the sketches with the fewest faults would otherwise be those that changed too little.
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
-_CROP = (0.02, 0.07, 0.13, 0.2, 0.21, 0.22, 0.26, 0.36)
-_MOTION = (0.1, 0.4, 0.7, 1.0, 1.1, 1.3, 1.7, 2.1)
-_LIGHT = (0.1, 0.4, 0.7, 1.0, 1.0, 1.0, 1.1, 1.3)
+_CROP = (0.02, 0.05, 0.08, 0.12, 0.13, 0.14, 0.18, 0.28)
+_MOTION = (0.1, 0.4, 0.7, 1.0, 1.1, 1.2, 1.4, 1.7)
+_LIGHT = (0.1, 0.5, 1.0, 1.45, 1.5, 1.5, 1.55, 1.65)
 _SWAY = (0.001, 0.003, 0.006, 0.01, 0.012, 0.014, 0.017, 0.02)
 _REACH = (0.06, 0.06, 0.06, 0.06, 0.06, 0.12, 0.2, 0.3)
 _SHARE = (0.67, 0.67, 0.67, 0.67, 0.67, 0.75, 0.85, 0.88)

@@ -42,5 +42,5 @@ class Shot:
             mood=seed % MOOD_COUNT,
             side=_SIDES[seed % len(_SIDES)],
             closeness=_DISTANCES[seed % len(_DISTANCES)],
-            is_mirrored=seed % 2 == 1,
+            is_mirrored=seed % 4 != 0,
         )

@@ -158,7 +158,9 @@ class Synthesis:
         """Return the displacements of a view of the source, (2, 256, 256)."""
         if not self._framing:
             return np.zeros((2, NODES, NODES), dtype=np.float32)
-        place = choose_view(self.survey, seed, self._plan.crop, self._plan.motion)
+        place = choose_view(
+            *(self.survey, seed, self._plan.crop, self._plan.motion), aspect=self._aspect
+        )
         return look_through(place, NODES, self._aspect)
 
     def _frame(self, seed: int, step: Step) -> Bytes:
