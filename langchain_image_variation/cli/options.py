@@ -48,7 +48,7 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _SWITCHES = {
     "framing": "show the image from a slightly different place",
-    "mirror": "mirror every second variation, unless the image shows text or is a logo",
+    "mirror": "mirror three of four variations, unless the image shows text or is a logo",
     "light": "show the image in another light",
     "arrange": "rearrange textures and many small things, above a strength of 0.6",
 }

@@ -59,8 +59,8 @@ class LocalEngine:
         strength: 0 (nearly a copy) to 1 (the strongest view, or a new texture from a texture).
         framing: Whether images show the source from a slightly different place. What is salient
             stays in the image.
-        mirror: Whether every second image is mirrored, from a strength of 0.4. Images with text and
-            logos are not.
+        mirror: Whether three of four images are mirrored, from a strength of 0.4. Images with text
+            and logos are not.
         light: Whether each image gets another light: golden, dusk, vivid, overcast or morning.
         arrange: Whether the patches of textures and of many small things may be rearranged, above a
             strength of 0.6.

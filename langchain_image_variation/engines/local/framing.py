@@ -46,8 +46,12 @@ _TURN, _TILT_DOWN, _TILT_ACROSS = 0.03, 0.12, 0.14
 """The largest turn in radians, and the largest differences in size between the middle of the view
 and its lower or right border, as a share. All at the default strength."""
 
-_LEAST_MOTION = 0.1
-"""The motion below which a view does not turn and tilt at all."""
+_LEAST_MOTION, _STILLER = 0.1, 0.85
+"""The motion below which a view does not turn and tilt at all, and the factor by which motion
+shrinks until the view cuts little."""
+
+_NODES = 96
+"""Points along a side of a view, of which each shows a cell. They must not skip cells."""
 
 _GROUND = 1.2
 """The largest view of what lies on plain ground, which is continued. In sides of the source."""
@@ -74,8 +78,6 @@ class View:
     """In radians, for small angles."""
     tilt: tuple[float, float] = (0.0, 0.0)
     """How much nearer the lower and the right border are than the center."""
-    is_inside: bool = True
-    """Whether the view must not leave the source."""
 
 
 def choose_view(survey: Survey, seed: int, crop: float, motion: float, aspect: float = 1.0) -> View:
@@ -115,7 +117,7 @@ def choose_view(survey: Survey, seed: int, crop: float, motion: float, aspect: f
         if border.cut(view, aspect) <= tolerance:
             return view
         # A view that tilts less shows more.
-        motion *= _GROWTH
+        motion *= _STILLER
     return View(y, x, side)
 
 
@@ -150,7 +152,7 @@ def _view_on_ground(objects: Whole, shot: Shot, crop: float) -> View:
         0.5 + share * ((start + end) / (2 * CELLS) - _PREFERENCE * room * direction - 0.5)
         for (start, end), direction in zip(spans, shot.side, strict=True)
     )
-    return View(y, x, side, is_inside=False)
+    return View(y, x, side)
 
 
 def look_through(view: View, nodes: int, aspect: float = 1.0) -> Floats:
@@ -222,37 +224,35 @@ class _Border:
 
     def cut(self, view: View, aspect: float) -> float:
         """Return how much one view cuts, 0 for nothing. It may turn and tilt."""
-        ends, along = np.array([-1.0, 1.0]), (np.arange(CELLS) + 0.5) / CELLS * 2 - 1
-        grid = 2 * (np.arange(2 * CELLS) + 0.5) / (2 * CELLS) - 1
-        rows, columns = self._cells(view, grid[:, None], grid[None, :], aspect)
+        along = (2 * np.arange(_NODES) + 1) / _NODES - 1
         is_inside = np.zeros((CELLS, CELLS), dtype=bool)
-        is_inside[rows, columns] = True
-        crossed = 0
-        for edge, (down, across) in zip(
-            self._edges,
-            ((ends[0], along), (ends[1], along), (along, ends[0]), (along, ends[1])),
-            strict=True,
-        ):
-            rows, columns = self._cells(view, down, across, aspect)
-            is_row = np.ndim(down) == 0
-            place, far = (columns, rows) if is_row else (rows, columns)
-            is_off = (far > 0) & (far < CELLS - 1)
-            values = self._objects[rows, columns] - edge[place]
-            crossed += int(np.maximum(values, 0)[is_off].sum())
+        is_inside[_cells_in_view(view, along[:, None], along[None, :], aspect)] = True
         lost = 1 - int(self._objects[is_inside].sum()) / self._total
-        lost /= max(1 - view.side * view.side, 0.05)
-        return _CROSSED / (255 * CELLS) * view.side * crossed + _LOST * lost
-
-    def _cells(
-        self, view: View, down: Doubles, across: Doubles, aspect: float
-    ) -> tuple[Indices, Indices]:
-        y, x = np.broadcast_arrays(*_sources(view, down, across, aspect))
-        return tuple(np.clip((CELLS * one).astype(np.intp), 0, CELLS - 1) for one in (y, x))
+        crossed = 0
+        start, end = np.full(_NODES, -1.0), np.full(_NODES, 1.0)
+        sides = (start, along), (end, along), (along, start), (along, end)
+        for number, (down, across) in enumerate(sides):
+            cells = _cells_in_view(view, down, across, aspect)
+            distance, place = cells if number < 2 else cells[::-1]
+            excess = np.maximum(self._objects[cells] - self._edges[number][place], 0)
+            crossed += int(excess[(distance > 0) & (distance < CELLS - 1)].sum())
+        return _CROSSED * view.side * crossed / (255 * _NODES) + _LOST * lost / max(
+            1 - view.side * view.side, 0.05
+        )
 
 
 def _sums_along_rows(objects: Whole, edge: Whole) -> Whole:
     """Return sums along rows, from the left, of what is more salient than an edge."""
     return np.pad(np.maximum(objects - edge, 0).cumsum(axis=1), ((0, 0), (1, 0)))
+
+
+def _cells_in_view(
+    view: View, down: Doubles, across: Doubles, aspect: float
+) -> tuple[Indices, Indices]:
+    """Return the rows and columns of the cells that points of a view show, from -1 to 1."""
+    y, x = np.broadcast_arrays(*_sources(view, down, across, aspect))
+    row, column = (np.clip((CELLS * one).astype(np.intp), 0, CELLS - 1) for one in (y, x))
+    return row, column
 
 
 def _cells(centers: Doubles, side: float) -> tuple[Indices, Indices]:

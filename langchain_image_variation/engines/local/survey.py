@@ -39,7 +39,7 @@ _GROUND_BORDER = 0.9
 _PARTS = 4
 """Parts along a side whose colors and detail are compared."""
 
-_EVEN, _EVEN_WITH_SKIN = 0.85, 0.93
+_EVEN, _EVEN_WITH_SKIN = 0.85, 0.91
 """The evenness from which a source is rearranged, and from which one with the colors of skin is.
 The objects of others would come apart, and so would people in a crowd."""
 

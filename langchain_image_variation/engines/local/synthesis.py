@@ -43,7 +43,7 @@ class Synthesis:
             From a larger source, views of a part of it are sharper.
         aspect: Height over width of what the source shows. It may be stretched to a square.
         framing: Whether variations show the source from a slightly different place.
-        mirror: Whether every second variation may be mirrored.
+        mirror: Whether three of four variations may be mirrored.
         arrange: Whether patches may be rearranged at high strength.
         complete: Whether each arrangement should show everything in the source. False is used only
             to measure what completeness costs.
