@@ -46,12 +46,9 @@ _TURN, _TILT_DOWN, _TILT_ACROSS = 0.03, 0.12, 0.14
 """The largest turn in radians, and the largest differences in size between the middle of the view
 and its lower or right border, as a share. All at the default strength."""
 
-_LEAST_MOTION, _STILLER = 0.1, 0.85
+_LEAST_MOTION, _STILLER = 0.1, 0.75
 """The motion below which a view does not turn and tilt at all, and the factor by which motion
 shrinks until the view cuts little."""
-
-_NODES = 96
-"""Points along a side of a view, of which each shows a cell. They must not skip cells."""
 
 _GROUND = 1.2
 """The largest view of what lies on plain ground, which is continued. In sides of the source."""
@@ -195,7 +192,7 @@ class _Border:
         edges = objects[0], objects[-1], objects[:, 0], objects[:, -1]
         # A view should not touch an object either. One cut matters, however thin the object is.
         objects = widen(objects) + _SLENDER * widen(survey.slender)
-        self._objects, self._edges = objects, edges
+        self._objects, self._edges = objects, np.stack(edges)
         self._total = max(int(objects.sum()), 1)
         self._sums = np.pad(objects.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
         # What already touches the border of the source was cut before.
@@ -223,36 +220,24 @@ class _Border:
         return np.asarray(_CROSSED / (255 * CELLS) * crossed + _LOST * lost)
 
     def cut(self, view: View, aspect: float) -> float:
-        """Return how much one view cuts, 0 for nothing. It may turn and tilt."""
-        along = (2 * np.arange(_NODES) + 1) / _NODES - 1
-        is_inside = np.zeros((CELLS, CELLS), dtype=bool)
-        is_inside[_cells_in_view(view, along[:, None], along[None, :], aspect)] = True
-        lost = 1 - int(self._objects[is_inside].sum()) / self._total
-        crossed = 0
-        start, end = np.full(_NODES, -1.0), np.full(_NODES, 1.0)
-        sides = (start, along), (end, along), (along, start), (along, end)
-        for number, (down, across) in enumerate(sides):
-            cells = _cells_in_view(view, down, across, aspect)
-            distance, place = cells if number < 2 else cells[::-1]
-            excess = np.maximum(self._objects[cells] - self._edges[number][place], 0)
-            crossed += int(excess[(distance > 0) & (distance < CELLS - 1)].sum())
-        return _CROSSED * view.side * crossed / (255 * _NODES) + _LOST * lost / max(
-            1 - view.side * view.side, 0.05
-        )
+        """Return how much the border of a view that may turn and tilt cuts, 0 for nothing."""
+        start, end, along = -np.ones(CELLS), np.ones(CELLS), (2 * np.arange(CELLS) + 1) / CELLS - 1
+        # The top, the bottom, the left and the right side, as in `_edges`.
+        down = np.stack([start, end, along, along])
+        across = np.stack([along, along, start, end])
+        y, x = _sources(view, down, across, aspect)
+        rows, columns = (np.clip((CELLS * one).astype(np.intp), 0, CELLS - 1) for one in (y, x))
+        values = self._objects[rows, columns]
+        distances = np.concatenate([rows[:2], columns[2:]])
+        places = np.concatenate([columns[:2], rows[2:]])
+        excess = np.maximum(values - np.take_along_axis(self._edges, places, axis=1), 0)
+        is_off = (distances > 0) & (distances < CELLS - 1)
+        return _CROSSED * view.side * int(excess[is_off].sum()) / (255 * CELLS)
 
 
 def _sums_along_rows(objects: Whole, edge: Whole) -> Whole:
     """Return sums along rows, from the left, of what is more salient than an edge."""
     return np.pad(np.maximum(objects - edge, 0).cumsum(axis=1), ((0, 0), (1, 0)))
-
-
-def _cells_in_view(
-    view: View, down: Doubles, across: Doubles, aspect: float
-) -> tuple[Indices, Indices]:
-    """Return the rows and columns of the cells that points of a view show, from -1 to 1."""
-    y, x = np.broadcast_arrays(*_sources(view, down, across, aspect))
-    row, column = (np.clip((CELLS * one).astype(np.intp), 0, CELLS - 1) for one in (y, x))
-    return row, column
 
 
 def _cells(centers: Doubles, side: float) -> tuple[Indices, Indices]:

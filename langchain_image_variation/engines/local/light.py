@@ -274,15 +274,19 @@ def _skin(lightness: Doubles, a: Doubles, b: Doubles) -> Doubles:
 
 def _compression(lightness: Doubles, a: Doubles, b: Doubles) -> Doubles:
     """Return factors of a and b with which colors are displayable and different ones differ."""
-    low, high = np.zeros_like(lightness), np.full_like(lightness, 2.0)
+    share = np.ones_like(lightness)
+    # Most colors are far from the border of sRGB.
+    is_near = ~is_displayable(lightness, a / _KNEE, b / _KNEE)
+    lightness, a, b = lightness[is_near], a[is_near], b[is_near]
+    low, high = np.zeros_like(lightness), np.full_like(lightness, 1 / _KNEE)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         fits = is_displayable(lightness, a * middle, b * middle)
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     wanted = 1 / np.maximum(low, 1e-3)
     excess = np.maximum(wanted - _KNEE, 0) / (1 - _KNEE)
-    kept = _KNEE + (1 - _KNEE) * excess / (1 + excess)
-    return np.asarray(np.where(wanted > _KNEE, kept / wanted, 1.0))
+    share[is_near] = (_KNEE + (1 - _KNEE) * excess / (1 + excess)) / wanted
+    return share
 
 
 @cache
