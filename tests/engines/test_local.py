@@ -179,11 +179,11 @@ def test_alpha_moves_with_the_image(mode: str, strength: float) -> None:
     (data,) = _files(LocalEngine(seed=1, strength=strength), _request(_png(source)))
     pixels, alpha = _pixels(data), np.asarray(source)[..., -1]
     assert (pixels[..., -1] != alpha).any()
-    assert abs(pixels[..., -1].mean() / alpha.mean() - 1) < 0.35
+    assert abs(pixels[..., -1].mean() / alpha.mean() - 1) < 0.4
     if mode == "RGBA":
         opaque = pixels[pixels[..., -1] > 128]
-        # The strongest light tints by 21. The hidden color would add far more.
-        assert opaque[:, 0].mean() < 25
+        # The strongest light tints by 28. The hidden color would add far more.
+        assert opaque[:, 0].mean() < 32
 
 
 def test_opaque_alpha_stays_opaque() -> None:

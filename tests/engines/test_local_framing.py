@@ -81,14 +81,13 @@ def test_views_of_consecutive_seeds_differ() -> None:
         assert abs(one.y - other.y) + abs(one.x - other.x) > 0.04
 
 
-def test_mirrored_shots_show_other_sides() -> None:
-    """Of four consecutive shots, as they are seen after mirroring, all show different sides."""
-    sides = set()
-    for seed in range(4):
-        shot = Shot.of(seed)
-        down, right = shot.side
-        sides.add((down, -right if shot.is_mirrored else right))
-    assert len(sides) == 4
+def test_shots_show_other_sides() -> None:
+    """Four consecutive shots differ in side, mirrored or not, and three of them are mirrored."""
+    for first in range(8):
+        shots = [Shot.of(seed) for seed in range(first, first + 4)]
+        assert len({shot.side for shot in shots}) == 4
+        mirrored_sides = {shot.side for shot in shots if shot.is_mirrored}
+        assert len(mirrored_sides) == sum(shot.is_mirrored for shot in shots) == 3
 
 
 @pytest.mark.parametrize("seed", SEEDS)

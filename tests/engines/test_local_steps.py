@@ -20,6 +20,7 @@ from langchain_image_variation.engines.local.draws import Draws
 from langchain_image_variation.engines.local.framing import View, look_through
 from langchain_image_variation.engines.local.patches import Contrast, Values
 from langchain_image_variation.engines.local.product import product
+from langchain_image_variation.engines.local.rearrangement import CLOSE
 from langchain_image_variation.engines.local.schedule import schedule
 from langchain_image_variation.engines.local.vote import vote
 from tests.engines.scene import scene
@@ -198,6 +199,13 @@ def test_the_schedule_rises_without_jumps() -> None:
         assert one.mirrors <= other.mirrors
         assert one.arranges <= other.arranges
     assert steps[0].crop < steps[30].crop < steps[50].crop < steps[100].crop
+
+
+def test_arrangements_change_more_with_strength() -> None:
+    """The changes wanted at 0.7, 0.85 and 1 differ by more than a sketch may miss."""
+    shares = [schedule(strength).share for strength in (0.7, 0.85, 1.0)]
+    for one, other in itertools.pairwise(shares):
+        assert other / one > 1 + CLOSE
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

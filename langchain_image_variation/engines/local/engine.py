@@ -59,8 +59,8 @@ class LocalEngine:
         strength: 0 (nearly a copy) to 1 (the strongest view, or a new texture from a texture).
         framing: Whether images show the source from a slightly different place. What is salient
             stays in the image.
-        mirror: Whether every second image is mirrored, from a strength of 0.4. Images with text and
-            logos are not.
+        mirror: Whether three of four images are mirrored, from a strength of 0.4. Images with text
+            and logos are not.
         light: Whether each image gets another light: golden, dusk, vivid, overcast or morning.
         arrange: Whether the patches of textures and of many small things may be rearranged, above a
             strength of 0.6.
@@ -179,6 +179,7 @@ class LocalEngine:
                 mood, amount = Shot.of(seed).mood, synthesis.light
                 image = relight(
                     *(image, seed, mood, amount),
+                    brightness=survey.brightness,
                     is_gray=survey.is_gray,
                     is_graphic=survey.is_graphic,
                 )

@@ -5,7 +5,7 @@ straight lines stay straight. The view is chosen where its border cuts little th
 leaves the view, and what its border crosses though the border of the source does not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,7 +33,7 @@ _SLENDER = 2
 _CUT = 4.0
 """How much all that weighs against the distance from the preferred view."""
 
-_TOLERANCE, _GRAPHIC_TOLERANCE = 0.2, 0.03
+_TOLERANCE, _GRAPHIC_TOLERANCE = 0.1, 0.03
 """How much a view may cut. Otherwise, a larger one is tried."""
 
 _GROWTH = 0.9
@@ -42,12 +42,13 @@ _GROWTH = 0.9
 _LARGEST, _GRAPHIC_LARGEST = 0.96, 0.99
 """The side at which the search for a larger view ends, as a share of the side of the source."""
 
-_TURN, _TILT_DOWN, _TILT_ACROSS = 0.03, 0.07, 0.06
+_TURN, _TILT_DOWN, _TILT_ACROSS = 0.03, 0.12, 0.14
 """The largest turn in radians, and the largest differences in size between the middle of the view
 and its lower or right border, as a share. All at the default strength."""
 
-_MOVING_CROP = 0.5
-"""The share of the closest crop below which a view turns and tilts less."""
+_LEAST_MOTION, _STILLER = 0.1, 0.75
+"""The motion below which a view does not turn and tilt at all, and the factor by which motion
+shrinks until the view cuts little."""
 
 _GROUND = 1.2
 """The largest view of what lies on plain ground, which is continued. In sides of the source."""
@@ -74,11 +75,9 @@ class View:
     """In radians, for small angles."""
     tilt: tuple[float, float] = (0.0, 0.0)
     """How much nearer the lower and the right border are than the center."""
-    is_inside: bool = True
-    """Whether the view must not leave the source."""
 
 
-def choose_view(survey: Survey, seed: int, crop: float, motion: float) -> View:
+def choose_view(survey: Survey, seed: int, crop: float, motion: float, aspect: float = 1.0) -> View:
     """Choose the view of one variation.
 
     Args:
@@ -86,6 +85,7 @@ def choose_view(survey: Survey, seed: int, crop: float, motion: float) -> View:
         seed: The same seed chooses the same view.
         crop: How much of a side the closest view may crop.
         motion: How much the camera turns and tilts, 1 at the default strength.
+        aspect: Height over width of what the source shows. It may be stretched to a square.
     """
     shot = Shot.of(seed)
     is_graphic = survey.is_graphic
@@ -101,13 +101,36 @@ def choose_view(survey: Survey, seed: int, crop: float, motion: float) -> View:
         if cut <= tolerance or side >= largest:
             break
         side = 1 - (1 - side) * _GROWTH
+    view = View(y, x, side)
     if is_graphic:
-        return View(y, x, side)
-    # A view that turns and tilts as much as a closer one would have to be closer too.
-    motion *= min((1 - side) / (_MOVING_CROP * crop), 1.0)
-    tilt_down = _TILT_DOWN * (0.7 * shot.side[0] + 0.3 * draws[1])
-    tilt = (motion * tilt_down, motion * _TILT_ACROSS * draws[2])
-    return View(y, x, side, motion * _TURN * draws[3], tilt)
+        return view
+    tilt = shot.side[0] * (0.7 + 0.3 * draws[1]), shot.side[1] * (0.7 + 0.3 * draws[2])
+    while motion > _LEAST_MOTION:
+        moved = View(
+            *(y, x, side, motion * _TURN * draws[3]),
+            tilt=(motion * _TILT_DOWN * tilt[0], motion * _TILT_ACROSS * tilt[1]),
+        )
+        view = _fit_inside(moved, aspect)
+        if border.cut(view, aspect) <= tolerance:
+            return view
+        # A view that tilts less shows more.
+        motion *= _STILLER
+    return View(y, x, side)
+
+
+def _fit_inside(view: View, aspect: float) -> View:
+    """Move a view, and make it smaller, until its corners lie inside the source."""
+    y, x, side = view.y, view.x, view.side
+    corners = np.array([-1.0, -1.0, 1.0, 1.0]), np.array([-1.0, 1.0, -1.0, 1.0])
+    down, across = _project(view, *corners, aspect)
+    while True:
+        low_y, high_y = y + side / 2 * float(down.min()), y + side / 2 * float(down.max())
+        low_x, high_x = x + side / 2 * float(across.min()), x + side / 2 * float(across.max())
+        if max(high_y - low_y, high_x - low_x) <= 1:
+            y += max(-low_y, 0.0) - max(high_y - 1, 0.0)
+            x += max(-low_x, 0.0) - max(high_x - 1, 0.0)
+            return replace(view, y=y, x=x, side=side)
+        side *= 0.99
 
 
 def _view_on_ground(objects: Whole, shot: Shot, crop: float) -> View:
@@ -126,36 +149,29 @@ def _view_on_ground(objects: Whole, shot: Shot, crop: float) -> View:
         0.5 + share * ((start + end) / (2 * CELLS) - _PREFERENCE * room * direction - 0.5)
         for (start, end), direction in zip(spans, shot.side, strict=True)
     )
-    return View(y, x, side, is_inside=False)
+    return View(y, x, side)
 
 
 def look_through(view: View, nodes: int, aspect: float = 1.0) -> Floats:
     """Return where the pixels of a view come from, minus where they are.
 
     Args:
-        view: What `choose_view` returned. It is moved and made smaller until its corners lie inside
-            the source, if they must.
+        view: What `choose_view` returned.
         nodes: Nodes along a side of the result.
         aspect: Height over width of what the source shows. It may be stretched to a square.
 
     Returns:
         float32 (2, nodes, nodes), in sides of the source.
     """
-    y, x, side = view.y, view.x, view.side
-    corners = np.array([-1.0, -1.0, 1.0, 1.0]), np.array([-1.0, 1.0, -1.0, 1.0])
-    down, across = _project(view, *corners, aspect)
-    while view.is_inside:
-        low_y, high_y = y + side / 2 * float(down.min()), y + side / 2 * float(down.max())
-        low_x, high_x = x + side / 2 * float(across.min()), x + side / 2 * float(across.max())
-        if max(high_y - low_y, high_x - low_x) <= 1:
-            y += max(-low_y, 0.0) - max(high_y - 1, 0.0)
-            x += max(-low_x, 0.0) - max(high_x - 1, 0.0)
-            break
-        side *= 0.99
     place = (np.arange(nodes) + 0.5) / nodes
-    down, across = _project(view, 2 * place[:, None] - 1, 2 * place[None, :] - 1, aspect)
-    moved = np.stack([y + side / 2 * down - place[:, None], x + side / 2 * across - place])
-    return moved.astype(np.float32)
+    y, x = _sources(view, 2 * place[:, None] - 1, 2 * place[None, :] - 1, aspect)
+    return np.stack([y - place[:, None], x - place]).astype(np.float32)
+
+
+def _sources(view: View, down: Doubles, across: Doubles, aspect: float) -> tuple[Doubles, Doubles]:
+    """Return where points of a view, from -1 to 1, lie in the source, in its sides."""
+    y, x = _project(view, down, across, aspect)
+    return view.y + view.side / 2 * y, view.x + view.side / 2 * x
 
 
 def _project(view: View, down: Doubles, across: Doubles, aspect: float) -> tuple[Doubles, Doubles]:
@@ -176,6 +192,7 @@ class _Border:
         edges = objects[0], objects[-1], objects[:, 0], objects[:, -1]
         # A view should not touch an object either. One cut matters, however thin the object is.
         objects = widen(objects) + _SLENDER * widen(survey.slender)
+        self._objects, self._edges = objects, np.stack(edges)
         self._total = max(int(objects.sum()), 1)
         self._sums = np.pad(objects.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
         # What already touches the border of the source was cut before.
@@ -201,6 +218,21 @@ class _Border:
         )
         lost = (self._total - inside) / (self._total * max(1 - side * side, 0.05))
         return np.asarray(_CROSSED / (255 * CELLS) * crossed + _LOST * lost)
+
+    def cut(self, view: View, aspect: float) -> float:
+        """Return how much the border of a view that may turn and tilt cuts, 0 for nothing."""
+        start, end, along = -np.ones(CELLS), np.ones(CELLS), (2 * np.arange(CELLS) + 1) / CELLS - 1
+        # The top, the bottom, the left and the right side, as in `_edges`.
+        down = np.stack([start, end, along, along])
+        across = np.stack([along, along, start, end])
+        y, x = _sources(view, down, across, aspect)
+        rows, columns = (np.clip((CELLS * one).astype(np.intp), 0, CELLS - 1) for one in (y, x))
+        values = self._objects[rows, columns]
+        distances = np.concatenate([rows[:2], columns[2:]])
+        places = np.concatenate([columns[:2], rows[2:]])
+        excess = np.maximum(values - np.take_along_axis(self._edges, places, axis=1), 0)
+        is_off = (distances > 0) & (distances < CELLS - 1)
+        return _CROSSED * view.side * int(excess[is_off].sum()) / (255 * CELLS)
 
 
 def _sums_along_rows(objects: Whole, edge: Whole) -> Whole:

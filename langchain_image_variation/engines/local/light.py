@@ -8,7 +8,7 @@ different colors stay different. Then it is mixed with the original, by the amou
 A table of 17^3 colors holds the result. Pillow interpolates in it with whole numbers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -61,12 +61,25 @@ class Mood:
             bottom=(factor * self.bottom[0], *pair(self.bottom[1:])),
         )
 
+    def darken_less(self, factor: float) -> "Mood":
+        """Return a mood that darkens by a share of what this one does. It brightens as much."""
+
+        def limit(exposure: float) -> float:
+            return factor * exposure if exposure < 0 else exposure
+
+        return replace(
+            self,
+            exposure=limit(self.exposure),
+            top=(limit(self.top[0]), *self.top[1:]),
+            bottom=(limit(self.bottom[0]), *self.bottom[1:]),
+        )
+
 
 # Chosen by eye, on photos of people, animals, buildings, landscapes and textures.
 MOODS = {
     "golden": Mood(
-        *(0.03, 0.1, 1.08, (0.012, 0.06), (0.01, 0.006), 0.975, 0.0),
-        top=(-0.06, 0.0, -0.02),
+        *(0.02, 0.1, 1.06, (0.02, 0.044), (0.01, 0.004), 0.975, 0.0),
+        top=(-0.06, 0.002, -0.02),
         bottom=(0.03, 0.008, 0.014),
     ),
     "dusk": Mood(
@@ -114,6 +127,9 @@ _DRAW = 0.25
 _HUE = 0.3
 """How far the colors of a graphic may turn, about in radians."""
 
+_BRIGHT = 0.4
+"""The brightness below which an image is darkened less, so that it stays visible."""
+
 _STREAM = 1
 """Separates these draws from the others of the same seed."""
 
@@ -124,6 +140,7 @@ def relight(
     mood: int,
     amount: float,
     *,
+    brightness: float = 1.0,
     is_gray: bool = False,
     is_graphic: bool = False,
 ) -> Image.Image:
@@ -134,6 +151,7 @@ def relight(
         seed: The same seed makes the same light.
         mood: The index of the mood in `MOODS`.
         amount: 0 (no change) to 1 (the mood). Above 1, the mood is stronger.
+        brightness: The mean gray of the source, 0 to 1. A dark one is darkened less.
         is_gray: Whether the image has no color. Then only tone changes.
         is_graphic: Whether it is a logo or drawing. Then all of it gets the same light, and black,
             gray and white take no tint.
@@ -142,6 +160,7 @@ def relight(
     light = list(MOODS.values())[mood]
     if amount > 1:
         light, amount = light.strengthen(amount), 1.0
+    light = light.darken_less(min(brightness / _BRIGHT, 1.0))
     color, alpha = image, None
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
@@ -255,15 +274,19 @@ def _skin(lightness: Doubles, a: Doubles, b: Doubles) -> Doubles:
 
 def _compression(lightness: Doubles, a: Doubles, b: Doubles) -> Doubles:
     """Return factors of a and b with which colors are displayable and different ones differ."""
-    low, high = np.zeros_like(lightness), np.full_like(lightness, 2.0)
+    share = np.ones_like(lightness)
+    # Most colors are far from the border of sRGB.
+    is_near = ~is_displayable(lightness, a / _KNEE, b / _KNEE)
+    lightness, a, b = lightness[is_near], a[is_near], b[is_near]
+    low, high = np.zeros_like(lightness), np.full_like(lightness, 1 / _KNEE)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         fits = is_displayable(lightness, a * middle, b * middle)
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     wanted = 1 / np.maximum(low, 1e-3)
     excess = np.maximum(wanted - _KNEE, 0) / (1 - _KNEE)
-    kept = _KNEE + (1 - _KNEE) * excess / (1 + excess)
-    return np.asarray(np.where(wanted > _KNEE, kept / wanted, 1.0))
+    share[is_near] = (_KNEE + (1 - _KNEE) * excess / (1 + excess)) / wanted
+    return share
 
 
 @cache

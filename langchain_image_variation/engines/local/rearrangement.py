@@ -17,7 +17,7 @@ from langchain_image_variation.engines.local.quilt import Quilt
 from langchain_image_variation.engines.local.schedule import Schedule
 from langchain_image_variation.engines.local.warp import flow, velocity
 
-__all__ = ["Rearrangement", "Run"]
+__all__ = ["CLOSE", "Rearrangement", "Run"]
 
 _CANDIDATES = 4
 """How many first guesses to sketch for each rearranged image. The best is kept."""
@@ -25,7 +25,7 @@ _CANDIDATES = 4
 _TRIES = 4
 """How many amplitudes to try along the best guess, including its first one."""
 
-_CLOSE = 0.06
+CLOSE = 0.06
 """The relative error of the change that a sketch may have without another try."""
 
 _AIM = 1.1
@@ -141,7 +141,7 @@ class Rearrangement:
         best = latest_try = min(results, key=self._rank)
         low = high = 0.0
         for index in range(self._candidates, tries):
-            if latest_try.miss <= _CLOSE:
+            if latest_try.miss <= CLOSE:
                 break
             low, high, amplitude = _narrow(low, high, latest_try, self._target)
             (latest_try,) = run(

@@ -6,21 +6,23 @@ from dataclasses import dataclass
 
 __all__ = ["Schedule", "schedule"]
 
-# Chosen by eye, on photos and drawings. At 0.5, crop, motion and light are what people accept as
-# another picture of the same thing. At 1, they are as large as faces, buildings and horizons bear.
-# Sway is what nobody notices. Reach and share belong to arrangements, and firmness rises at the
-# end, where the sketches with the fewest faults would otherwise be those that changed too little.
+# Chosen by eye, on photos and drawings. At 0.5, motion and light are what people accept as another
+# picture of the same thing. A closer crop does not make it one, and costs what it cuts. At 1, all
+# are as large as faces, buildings and horizons bear.
+# Sway is what nobody notices. Reach and share belong to arrangements. The last three shares differ
+# by more than a sketch may miss, so change rises from each to the next. Firmness rises at the end,
+# where the sketches with the fewest faults would otherwise be those that changed too little.
 _STRENGTH = (0.0, 0.15, 0.3, 0.5, 0.6, 0.7, 0.85, 1.0)
-_CROP = (0.02, 0.07, 0.13, 0.2, 0.21, 0.22, 0.26, 0.36)
-_MOTION = (0.1, 0.4, 0.7, 1.0, 1.1, 1.3, 1.7, 2.1)
-_LIGHT = (0.1, 0.4, 0.7, 1.0, 1.0, 1.0, 1.1, 1.3)
+_CROP = (0.02, 0.05, 0.08, 0.12, 0.13, 0.14, 0.18, 0.28)
+_MOTION = (0.1, 0.4, 0.7, 1.0, 1.1, 1.2, 1.4, 1.7)
+_LIGHT = (0.1, 0.52, 0.95, 1.45, 1.5, 1.5, 1.55, 1.65)
 _SWAY = (0.001, 0.003, 0.006, 0.01, 0.012, 0.014, 0.017, 0.02)
 _REACH = (0.06, 0.06, 0.06, 0.06, 0.06, 0.12, 0.2, 0.3)
-_SHARE = (0.67, 0.67, 0.67, 0.67, 0.67, 0.75, 0.85, 0.88)
+_SHARE = (0.67, 0.67, 0.67, 0.67, 0.67, 0.75, 0.81, 0.88)
 _FIRMNESS = (24, 24, 24, 24, 24, 24, 40, 50)
 
 _MIRRORED_FROM = 0.4
-"""From this strength, every second image is mirrored. Below, that would be too large a change."""
+"""From this strength, three of four images are mirrored. Below, that would change too much."""
 
 _ARRANGED_ABOVE = 0.6
 """Above this strength, patches of textures and of many small things are rearranged."""
@@ -40,7 +42,7 @@ class Schedule:
     """How much the camera turns and tilts, 1 at the default strength."""
 
     mirrors: bool
-    """Whether every second image is mirrored."""
+    """Whether three of four images are mirrored."""
 
     light: float
     """How much of a mood's light to apply. Above 1, the mood is stronger."""

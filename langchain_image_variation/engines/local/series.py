@@ -3,6 +3,9 @@
 Consecutive seeds differ on purpose, like the pictures that somebody takes of one thing: in their
 light, in the part of the scene, in the distance, and in which side is left. Each is a function of
 the seed alone, so image i of seed s is image 1 of seed s + i - 1.
+
+Three of four are mirrored. Of all that a view can change, this is what most people take for another
+picture of the same thing.
 """
 
 from dataclasses import dataclass
@@ -14,8 +17,10 @@ MOOD_COUNT = 5
 """How many moods of light there are. It is odd, so that each mood occurs on both sides."""
 
 _SIDES = ((-1, -1), (1, -1), (-1, 1), (1, 1))
-"""Down and right, for four consecutive seeds. All four differ, whether or not every second image is
-mirrored."""
+"""Down and right, for four consecutive seeds, before they are mirrored."""
+
+_UNMIRRORED = 4
+"""One of this number of consecutive seeds is not mirrored."""
 
 _DISTANCES = (1.0, 0.6, 0.8)
 
@@ -42,5 +47,5 @@ class Shot:
             mood=seed % MOOD_COUNT,
             side=_SIDES[seed % len(_SIDES)],
             closeness=_DISTANCES[seed % len(_DISTANCES)],
-            is_mirrored=seed % 2 == 1,
+            is_mirrored=seed % _UNMIRRORED != 0,
         )

@@ -26,6 +26,10 @@ _PLAIN_SHARE, _GROUND_SHARE = 0.5, 0.2
 """The shares of pixels that equal their neighbors, and that have the most common color, above which
 an image is a graphic."""
 
+_COLORS, _COLOR_PIXELS = 300, 8
+"""The number of colors above which an image is a photo, and the pixels that make a color count. A
+thing on a plain ground has more, a logo with gradients fewer."""
+
 _SAME_GROUND, _OTHER_THAN_GROUND = 6, 24
 """Differences in gray levels between pixels of one ground, and between ground and object."""
 
@@ -35,8 +39,9 @@ _GROUND_BORDER = 0.9
 _PARTS = 4
 """Parts along a side whose colors and detail are compared."""
 
-_EVEN = 0.85
-"""The evenness from which a source is rearranged. The objects of others would come apart."""
+_EVEN, _EVEN_WITH_SKIN = 0.85, 0.91
+"""The evenness from which a source is rearranged, and from which one with the colors of skin is.
+The objects of others would come apart, and so would people in a crowd."""
 
 _STRAIGHT = 0.05
 """The share of edges on long straight lines above which an image is not bent."""
@@ -64,6 +69,9 @@ class Survey:
     evenness: float
     """How similar the parts of the source are in color and detail, 0 to 1. Textures and many small
     things are even. An object on plain ground is not."""
+
+    brightness: float
+    """The mean gray, 0 (black) to 1 (white)."""
 
     may_mirror: bool
     """Whether the source has neither text nor the form of a logo."""
@@ -102,8 +110,9 @@ class Survey:
             is_graphic=is_graphic,
             is_boundless=is_boundless,
             evenness=evenness,
+            brightness=int(luma.sum()) / (255 * luma.size),
             may_mirror=not (is_graphic or is_text),
-            may_rearrange=evenness >= _EVEN and not is_graphic,
+            may_rearrange=not is_graphic and evenness >= (_EVEN_WITH_SKIN if has_face else _EVEN),
             may_bend=not is_rigid,
         )
 
@@ -151,7 +160,7 @@ def _detail_evenness(luma: Bytes) -> float:
 
 
 def _is_graphic(source: Bytes) -> bool:
-    """Return whether a source is drawn: most of it is plain, and one color prevails."""
+    """Return whether a source is drawn: mostly plain, in few colors, of which one prevails."""
     is_plain = np.ones((NODES - 1, NODES - 1), dtype=bool)
     for plane in np.moveaxis(source, 2, 0):
         here = plane[:-1, :-1]
@@ -162,7 +171,9 @@ def _is_graphic(source: Bytes) -> bool:
         return False
     coarse = (source >> 3).astype(np.int64)
     codes = sum(coarse[..., channel] << (5 * channel) for channel in range(source.shape[2]))
-    return int(np.bincount(np.asarray(codes).reshape(-1)).max()) >= _GROUND_SHARE * NODES**2
+    counts = np.bincount(np.asarray(codes).reshape(-1))
+    has_ground = int(counts.max()) >= _GROUND_SHARE * NODES**2
+    return has_ground and int((counts >= _COLOR_PIXELS).sum()) <= _COLORS
 
 
 def _find_ground(source: Bytes) -> Bytes | None:

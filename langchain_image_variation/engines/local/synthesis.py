@@ -43,7 +43,7 @@ class Synthesis:
             From a larger source, views of a part of it are sharper.
         aspect: Height over width of what the source shows. It may be stretched to a square.
         framing: Whether variations show the source from a slightly different place.
-        mirror: Whether every second variation may be mirrored.
+        mirror: Whether three of four variations may be mirrored.
         arrange: Whether patches may be rearranged at high strength.
         complete: Whether each arrangement should show everything in the source. False is used only
             to measure what completeness costs.
@@ -158,7 +158,9 @@ class Synthesis:
         """Return the displacements of a view of the source, (2, 256, 256)."""
         if not self._framing:
             return np.zeros((2, NODES, NODES), dtype=np.float32)
-        place = choose_view(self.survey, seed, self._plan.crop, self._plan.motion)
+        place = choose_view(
+            *(self.survey, seed, self._plan.crop, self._plan.motion), aspect=self._aspect
+        )
         return look_through(place, NODES, self._aspect)
 
     def _frame(self, seed: int, step: Step) -> Bytes:

@@ -53,6 +53,10 @@ _SHARED, _FARTHEST, _NEAREST = 0.5, 1.1, -0.3
 _CROSSED = 1.12
 """How often rows cross the letters of a line on average, at least."""
 
+_CROWDS = (16, 40, 100)
+"""Up to how many parts of its size a line of two, three or four letters counts. Among more, leaves,
+fur or beans make such a line by chance."""
+
 _PAIR_CROSSED, _PAIR_GROUND_SPREAD, _PAIR_LENGTH = 1.2, 0.5, 3
 """Stricter limits for a line of two letters, which chance makes more often. The last is the length
 of the line in heights."""
@@ -132,9 +136,14 @@ def _has_line(parts: Components, sign: int, side: int) -> bool:
     size = np.bincount(label)
     crossed = np.bincount(label, parts.run_count[letters])
     total = np.bincount(label, height[letters])
-    if ((size >= 3) & (crossed >= _CROSSED * total)).any():
+    # How many parts are about as high as the letters of a line.
+    heights, line_height = np.sort(height[letters]), total / np.maximum(size, 1)
+    crowd = np.searchsorted(heights, line_height * _HEIGHTS, side="right")
+    crowd -= np.searchsorted(heights, line_height / _HEIGHTS)
+    is_long = size >= 2 + np.searchsorted(_CROWDS, crowd)
+    if (is_long & (size >= 3) & (crossed >= _CROSSED * total)).any():
         return True
-    is_pair = (size == 2) & (crossed >= _PAIR_CROSSED * total)
+    is_pair = is_long & (size == 2) & (crossed >= _PAIR_CROSSED * total)
     is_pair = is_pair[label[one]]
     one, other = letters[one[is_pair]], letters[other[is_pair]]
     spread = ground_variance / np.maximum(contrast * contrast, 1)
