@@ -123,6 +123,20 @@ def test_an_object_on_even_ground_is_not_even() -> None:
     assert Survey.of(image).evenness > 0.95
 
 
+def test_straight_lines_are_not_rearranged() -> None:
+    """A wall of bricks is as even as a texture, but its lines would break."""
+    wall = Image.fromarray(np.random.default_rng(0).integers(90, 130, (256, 256)).astype(np.uint8))
+    pen = ImageDraw.Draw(wall)
+    for row in range(0, 256, 16):
+        pen.line((0, row, 255, row), fill=220, width=3)
+        for place in range(row % 32, 256, 32):
+            pen.line((place, row, place, row + 16), fill=220, width=3)
+    survey = Survey.of(np.asarray(wall)[..., None])
+    assert survey.evenness > 0.95
+    assert not survey.may_rearrange
+    assert not survey.may_bend
+
+
 def test_straight_lines_are_found() -> None:
     """A lattice, upright or slightly turned, is straight. Discs and noise are not."""
     lattice = Image.new("L", (256, 256), 255)

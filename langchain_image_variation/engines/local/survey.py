@@ -44,7 +44,7 @@ _EVEN, _EVEN_WITH_SKIN = 0.85, 0.91
 The objects of others would come apart, and so would people in a crowd."""
 
 _STRAIGHT = 0.05
-"""The share of edges on long straight lines above which an image is not bent."""
+"""The share of edges on long straight lines above which an image is neither bent nor rearranged."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Survey:
     """Whether the source has neither text nor the form of a logo."""
 
     may_rearrange: bool
-    """Whether the source is a texture or many small things, and no graphic."""
+    """Whether the source is a texture or many small things, without text or long straight lines, and
+    no graphic."""
 
     may_bend: bool
     """Whether bending goes unnoticed: no faces, long straight lines, text or logos."""
@@ -87,7 +88,8 @@ class Survey:
         """Survey a source, uint8 (256, 256, channels)."""
         is_graphic = _is_graphic(source)
         luma = gray(source)
-        is_text = has_print(luma) or has_words(luma)
+        is_print = has_print(luma)
+        is_text = is_print or has_words(luma)
         ground = _find_ground(source)
         small = resize(source, CELLS)
         values = salience(small)
@@ -101,8 +103,13 @@ class Survey:
             edge = np.concatenate([is_object[0], is_object[-1], is_object[:, 0], is_object[:, -1]])
             is_boundless = not edge.any()
         has_face = bool(find_skin(small).any())
-        is_rigid = is_graphic or is_text or has_face or straightness(luma) > _STRAIGHT
         evenness = min(_color_evenness(source), _detail_evenness(luma))
+        is_even = evenness >= (_EVEN_WITH_SKIN if has_face else _EVEN)
+        may_bend = not (is_graphic or is_text or has_face)
+        # Coins and stars look like print, and grass looks like words. Only text looks like both.
+        may_rearrange = is_even and not is_graphic and not (is_print and has_words(luma))
+        if (may_bend or may_rearrange) and straightness(luma) > _STRAIGHT:
+            may_bend = may_rearrange = False
         return cls(
             objects=objects,
             slender=find_slender(luma),
@@ -112,8 +119,8 @@ class Survey:
             evenness=evenness,
             brightness=int(luma.sum()) / (255 * luma.size),
             may_mirror=not (is_graphic or is_text),
-            may_rearrange=not is_graphic and evenness >= (_EVEN_WITH_SKIN if has_face else _EVEN),
-            may_bend=not is_rigid,
+            may_rearrange=may_rearrange,
+            may_bend=may_bend,
         )
 
 
