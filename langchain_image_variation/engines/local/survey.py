@@ -77,8 +77,7 @@ class Survey:
     """Whether the source has neither text nor the form of a logo."""
 
     may_rearrange: bool
-    """Whether the source is a texture or many small things, without text or long straight lines, and
-    no graphic."""
+    """Whether the source is a texture or many small things, without text or long straight lines."""
 
     may_bend: bool
     """Whether bending goes unnoticed: no faces, long straight lines, text or logos."""
