@@ -60,10 +60,7 @@ class MultipartForm:
             raise _invalid_form_error()
         self._preamble: bytearray | None = bytearray()
         """What has arrived before the first delimiter, or None once that has arrived."""
-        # White space may follow a delimiter. Line breaks may come before the first one.
-        self._first_delimiter = re.compile(
-            rb"(?:^[\r\n]*|\r\n)(--%b(?:--|(?=[ \t]*\r\n)))[ \t]*" % re.escape(boundary)
-        )
+        self._boundary = boundary
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -119,8 +116,15 @@ class MultipartForm:
         knows neither at the beginning of a form.
         """
         assert self._preamble is not None
+        if not self._preamble and piece.startswith(b"--%b\r\n" % self._boundary):
+            # Most forms begin so. Compiling an expression for each form would take longer than
+            # reading a small one.
+            self._preamble = None
+            return piece
         self._preamble += piece
-        match = self._first_delimiter.search(self._preamble)
+        # White space may follow a delimiter. Line breaks may come before the first one.
+        delimiter = rb"(?:^[\r\n]*|\r\n)(--%b(?:--|(?=[ \t]*\r\n)))[ \t]*"
+        match = re.search(delimiter % re.escape(self._boundary), self._preamble)
         start = len(self._preamble) if match is None else match.start(1)
         if start > MAX_PREAMBLE_BYTES:
             raise _invalid_form_error()
