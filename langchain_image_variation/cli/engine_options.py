@@ -28,7 +28,7 @@ _SWITCHES = {
 
 _ENGINE_OPTIONS = (
     *("seed", "strength", *_SWITCHES, "server", "base_url", "max_billed_calls", "prompt"),
-    *("revision", "steps", "guidance_scale", "device", "dtype", "offload", "safety"),
+    *("revision", "steps", "scheduler", "guidance_scale", "device", "dtype", "offload", "safety"),
 )
 
 
@@ -65,6 +65,11 @@ def _add_diffusers(parser: argparse.ArgumentParser) -> None:
     add("--model-path", metavar="DIR", help="a folder with a model, instead of --model")
     add_revision(group)
     add("--steps", type=int, help="the number of denoising steps (default: the model's own)")
+    add(
+        "--scheduler",
+        help="auto, model (the one that the model came with) or dpm-solver++, which needs about 20 "
+        "steps (default: auto, dpm-solver++ in place of PNDM)",
+    )
     add(
         "--guidance-scale",
         type=float,
