@@ -104,8 +104,8 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add(
         "--api-key",
         metavar="KEY",
-        help="the key of a hosted engine; prefer the engine's environment variable, which process "
-        "lists do not show",
+        help="the key of a hosted engine. Prefer its environment variable: other users can see "
+        "options in the process list",
     )
     add(
         "--json",
@@ -141,8 +141,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=(*FORMATS, *_RESPONSE_STYLES),
         default="png",
-        help="the format of the files (default: png), or json, jsonl, yaml or raw to print the "
-        "response instead: as --json does, in one line, as YAML, or without the engine's facts",
+        help="the format of the files (default: png). To print the response instead: json (as "
+        "--json), jsonl (JSON in one line), yaml, or raw (JSON without engine, model and note)",
     )
     add(
         "--quality",
@@ -205,8 +205,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InvalidRequestError("Standard input is one image; pass - only once.")
     if arguments.response_format is not None and not arguments.json:
         raise InvalidRequestError(
-            "response_format is the form of the images in the printed response, so it needs --json."
-            " Without --json, the images are written as files.",
+            "response_format applies only to a printed response. Add --json, or --format json, "
+            "jsonl, yaml or raw.",
             param="response_format",
         )
     if arguments.json and len(photos) > 1:

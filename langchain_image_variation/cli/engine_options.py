@@ -51,7 +51,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--max-billed-calls",
         type=int,
         metavar="N",
-        help="with --engine fal, recraft or replicate: stop before call N + 1 (default: no limit)",
+        help="with --engine fal, recraft or replicate: make at most N billed calls (default: none)",
     )
     add("--prompt", help="with --engine gpt-image: the prompt for the model")
     add("--model", type=text_or_null, help="the model of the engine (default: the engine's own)")

@@ -22,6 +22,7 @@ _ONLY_IN_PYTHON = (
     (r"allow_storage=\[[^]]*\] in Python, (--allow-storage \S+) on the command line", r"\1"),
     (r"store_dir, or --store-dir", "--store-dir"),
     (r"^signing_key\b", "IMAGE_VARIATION_SIGNING_KEY"),
+    (r"pass upstream='\S+'", "pass --upstream URL"),
     (r", or pass download=True", ""),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
 )
@@ -39,8 +40,8 @@ _MAX_PATH_LENGTH = 200
 """A longer path would hide the rest of the message."""
 
 _VERBS = "contains|does|has|is|must|names"
-_START = r"(?<![\w/?&.-])"
-"""Matches where a name begins that is not part of a URL or a path."""
+_START = r"(?<![\w/?&.\"-])"
+"""Matches where a name begins that is neither quoted nor part of a URL or a path."""
 
 
 def name_options(message: str, arguments: argparse.Namespace) -> str:

@@ -50,11 +50,13 @@ def _describe_download(preset: Preset) -> str:
 
 
 def _describe_memory(preset: Preset) -> list[str]:
-    """Return the memory that a preset wants, as computed from its size, if that is known."""
+    """Return the memory that a preset needs, as estimated from its size, if that is known."""
     halved, full = (Workload.estimate(preset, dtype) for dtype in ("float16", "float32"))
     if halved is None or full is None:
         return []
     whole = describe_memory(halved.required_bytes("none"))
     least = describe_memory(halved.required_bytes("sequential"))
     on_cpu = describe_memory(full.required_bytes("none"))
-    return [f"memory (computed): {whole} of a GPU, or {least} with offload, or {on_cpu} on a CPU"]
+    return [
+        f"estimated memory: {whole} on a GPU, {least} with --offload sequential, {on_cpu} on a CPU"
+    ]

@@ -59,17 +59,19 @@ def _read_request(arguments: argparse.Namespace) -> dict[str, Any]:
         if name not in _FIELDS:
             raise _not_a_request(f"{excerpt(name)} is not a field of the request")
         if name != "n" and not isinstance(value, str | None):
-            raise _not_a_request(f"{name} must be text, got {excerpt(value)}")
+            raise _not_a_request(f'"{name}" must be text, got {excerpt(value)}')
     for name, choices in (("size", SIZES), ("response_format", get_args(ResponseFormat))):
         if request.get(name) not in (None, "null", *choices):
-            raise _not_a_request(f"{name} must be one of {', '.join(choices)}")
+            raise _not_a_request(f'"{name}" must be one of {", ".join(choices)}')
     if request.get("image") in (None, "", "-"):
-        raise _not_a_request("image must be the path of an image")
+        raise _not_a_request('"image" must be the path of an image')
     return request
 
 
 def _not_a_request(reason: str) -> InvalidRequestError:
+    fields = ", ".join(f'"{name}"' for name in _FIELDS)
     return InvalidRequestError(
-        f"Standard input is not a request: {reason}. Without PHOTO, pass YAML or JSON with the "
-        f"fields {', '.join(_FIELDS)}. To pass an image, add - as PHOTO."
+        f"Standard input is not a request: {reason}. Name an image on the command line, or pass "
+        f"YAML or JSON with the fields {fields}. To pass an image on standard input, add - as "
+        "PHOTO."
     )

@@ -134,15 +134,15 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add(
         "--upstream",
         metavar="URL",
-        help="forward all other requests below /v1 to this server, such as "
-        "https://api.openai.com/v1",
+        help="the URL of a server that gets every request below /v1 that this one does not answer "
+        "itself, such as https://api.openai.com/v1",
     )
     add(
         "--upstream-api-key",
         metavar="KEY",
         default=os.environ.get("IMAGE_VARIATION_UPSTREAM_API_KEY") or None,
-        help="the key for the upstream, if --api-key is set; prefer the environment variable "
-        "IMAGE_VARIATION_UPSTREAM_API_KEY, which process lists do not show",
+        help="the key for the upstream, if --api-key is set. Prefer the environment variable "
+        "IMAGE_VARIATION_UPSTREAM_API_KEY: other users can see options in the process list",
     )
     add(
         "--upstream-timeout",
@@ -240,7 +240,7 @@ def _address_printer(api_key: str | None, upstream: str | None) -> Callable[[str
         clients_key = "the key" if api_key else "the upstream's key" if upstream else "any-text"
         print(f"  OPENAI_API_KEY={clients_key}")
         if upstream is not None:
-            print(f"All other requests below {address}/v1 go to {upstream}.")
+            print(f"Requests below {address}/v1 that it does not answer itself go to {upstream}.")
         if is_public and api_key is None:
             print(
                 "On other machines, use this machine's address instead, or a name that you allow "

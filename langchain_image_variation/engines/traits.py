@@ -121,7 +121,7 @@ def is_hosted(engine_class: type[Any]) -> bool:
 
 
 def has_costly_seeds(engine_class: type[Any]) -> bool:
-    """Whether a request with a seed costs more than one without."""
+    """Return whether requests with a seed cost more than those without."""
     return bool(getattr(engine_class, "has_costly_seeds", False))
 
 

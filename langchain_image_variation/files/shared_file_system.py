@@ -18,7 +18,7 @@ class SharedFileSystem:
     An instance pickles if `open_file_system` does.
 
     Args:
-        open_file_system: Opens the file system. Called at once, so that errors show up early.
+        open_file_system: Opens the file system. Called immediately, so that errors show up early.
     """
 
     def __init__(self, open_file_system: Callable[[], FileSystem]) -> None:

@@ -257,7 +257,7 @@ def _create_upstream(
         return Upstream(url, api_key, timeout=timeout, access=access, upload_timeout=upload_timeout)
     if api_key is not None:
         raise InvalidRequestError(
-            "upstream_api_key needs upstream. Set the URL of the server that has this key.",
+            "upstream_api_key needs an upstream server. Also pass upstream='https://...'.",
             param="upstream_api_key",
         )
     return None

@@ -1,7 +1,8 @@
 """A multipart form with one image, parsed piece by piece.
 
 Forms follow RFC 7578: they are in UTF-8, and a part with a file name is a file. Some clients send
-an image without a file name, so a part `image` whose type is not text is a file too.
+an image without a file name. So a part `image` of type `image/*` or `application/octet-stream` is a
+file too.
 """
 
 import re
@@ -166,7 +167,7 @@ class MultipartForm:
         if name == "image":
             if not is_file and not _FILE_TYPE.match(self._headers.get(b"content-type", b"")):
                 raise InvalidRequestError(
-                    "image must be sent as a file, not as text. Give the part a file name, as in "
+                    "image must be sent as a file. Give the part a file name, as in "
                     '\'Content-Disposition: form-data; name="image"; filename="image.png"\', or '
                     "the type image/png. With curl, write -F image=@image.png.",
                     param=name,

@@ -225,10 +225,10 @@ class Turns:
         seconds = max(1, math.ceil(self._typical_seconds * (self.waiting_count + 1) / self.workers))
         count = self.waiting_count
         if count == 0:
-            reason = "The server is busy, and requests cannot wait."
+            reason = "The server is busy, and queues no requests."
         else:
             waiting = "1 request is" if count == 1 else f"{count} requests are"
-            reason = f"The queue is full: {waiting} waiting, the most that this server allows."
+            reason = f"The queue is full: {waiting} waiting, which is the maximum."
         error = RateLimitError(f"{reason} Please try again in {seconds}s.")
         error.retry_after = float(seconds)
         return error

@@ -152,14 +152,14 @@ def test_engines_lists_the_models(env: dict[str, str]) -> None:
     assert run("pull", "sd-variations", "-q", env=env).returncode == 0
     after = run("engines", env={**env, "HF_HUB_OFFLINE": "1"}).stdout.decode()
     assert max(map(len, after.splitlines())) <= 100
-    memory = "memory (computed): 4.0 GB of a GPU, or 0.9 GB with offload, or 7.5 GB on a CPU"
+    memory = "estimated memory: 4.0 GB on a GPU, 0.9 GB with --offload sequential, 7.5 GB on a CPU"
     rest = f"{memory}; license: {DEFAULT_PRESET.license}."
     assert f"sd-variations not downloaded, at least 3.8 GB; {rest}" in " ".join(before.split())
     facts = " ".join(after.split())
     assert f"sd-variations downloaded; {rest}" in facts
     for preset in PRESETS.values():
         row = facts.partition(f"{preset.name} ")[2].partition("; license: ")
-        assert "memory (computed): " in row[0]
+        assert "estimated memory: " in row[0]
         assert row[2].startswith(preset.license)
     assert "not for commercial use; accept the license at https://huggingface.co/" in facts
 

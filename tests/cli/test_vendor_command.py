@@ -108,7 +108,7 @@ def test_a_request_on_standard_input(folder: Path, text: str) -> None:
         ("image: a.png\nn: two", "--n must be a whole number from 1 to 10, got 'two'"),
         ("image: a.png\nn: true", "--n must be a whole number from 1 to 10"),
         ("image: a.png\nsize: 1x1", "size must be one of 256x256, 512x512, 1024x1024"),
-        ("image: a.png\nresponse_format: url", "so it needs --json"),
+        ("image: a.png\nresponse_format: url", "Add --json, or --format json"),
         ("image: !!python/name:os.system a", "it is neither YAML nor JSON"),
         ("a" * 70_000, "it has more than 65,536 bytes"),
     ],

@@ -232,10 +232,10 @@ def test_the_limits_of_the_server_match_the_code() -> None:
         "smallest average chunk of a body": (
             f"{MIN_MEAN_CHUNK_BYTES} bytes, after the first {FREE_CHUNKS:,} chunks"
         ),
-        "seconds to connect with the upstream": f"{CONNECT_SECONDS:g}, or",
+        "seconds to connect to the upstream": f"{CONNECT_SECONDS:g}, or",
         "seconds that the upstream may be silent": f"{defaults['upstream_timeout']:g} |",
-        "seconds in which the upstream reads nothing of a request": f"{WRITE_SECONDS:g}, or",
-        "seconds until the upstream has listed its models": f"{MODELS_SECONDS:g} |",
+        "seconds that the upstream may read nothing of a request": f"{WRITE_SECONDS:g}, or",
+        "seconds to get the upstream's list of models": f"{MODELS_SECONDS:g} |",
         "bytes of the upstream's list of models": f"{MAX_MODELS_BYTES:,} |",
     }.items():
         assert limits[limit].startswith(f"| {limit} | {value}")

@@ -128,7 +128,7 @@ async def test_a_field_has_a_limit(client: httpx.AsyncClient, length: int) -> No
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (Part("image", b"1"), "image must be sent as a file, not as text. "),
+        (Part("image", b"1"), "image must be sent as a file. "),
         (Part("n", b"1", "n.txt"), "n must be sent as a plain field, not a file."),
         (Part("size", b"1", "s.txt"), "size must be sent as a plain field, not a file."),
     ],

@@ -166,7 +166,7 @@ def test_an_image_is_no_text_field(server: Server, kind: str | None) -> None:
     """A text field `image` is refused, and the error shows how to name a file."""
     answer = server.send(body=Form((Part("image", b"photo.png", None, kind),)).encode("x"))
     assert answer.message == (
-        "image must be sent as a file, not as text. Give the part a file name, as in "
+        "image must be sent as a file. Give the part a file name, as in "
         '\'Content-Disposition: form-data; name="image"; filename="image.png"\', or the type '
         "image/png. With curl, write -F image=@image.png."
     )
@@ -394,8 +394,8 @@ class SlowEngine(InstantEngine):
 @pytest.mark.parametrize(
     ("queue", "message"),
     [
-        (0, "The server is busy, and requests cannot wait. Please try again in 1s."),
-        (1, "The queue is full: 1 request is waiting, the most that this server allows. Please"),
+        (0, "The server is busy, and queues no requests. Please try again in 1s."),
+        (1, "The queue is full: 1 request is waiting, which is the maximum. Please"),
     ],
 )
 def test_a_full_queue_in_plain_english(tmp_path: Path, queue: int, message: str) -> None:

@@ -338,7 +338,7 @@ async def test_a_mounted_app_forwards(tmp_path: Path) -> None:
         ({"upstream": "https://api.example:99999/"}, "upstream", "must be a URL"),
         ({"upstream": "https://exa mple/"}, "upstream", "must be a URL"),
         ({"upstream": ""}, "upstream", "must be a URL"),
-        ({"upstream_api_key": "sk-1", "api_key": "k"}, "upstream_api_key", "needs upstream"),
+        ({"upstream_api_key": "sk-1", "api_key": "k"}, "upstream_api_key", "needs an upstream"),
         (
             {"upstream": "https://api.example", "upstream_api_key": "hunter2"},
             "upstream_api_key",
@@ -386,7 +386,10 @@ def test_serve_has_the_options(tmp_path: Path) -> None:
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(4)]
             assert lines[2] == "  OPENAI_API_KEY=the key\n"
-            assert lines[3] == f"All other requests below {address}/v1 go to {url}.\n"
+            assert (
+                lines[3]
+                == f"Requests below {address}/v1 that it does not answer itself go to {url}.\n"
+            )
             headers = {"authorization": "Bearer sk-ours"}
             assert httpx.get(f"{address}/v1/chat", headers=headers).status_code == 200
     assert vendor.headers["authorization"] == "Bearer sk-upstreams"

@@ -66,7 +66,7 @@ def check_main_memory(model: str, folders: Iterable[Path], dtype: str, free_byte
         half = "pass dtype='bfloat16', which needs half, " if dtype == "float32" else ""
         raise EngineError(
             f"Loading the model {model!r} needs at least {describe_memory(least_bytes)} of "
-            f"main memory, and {describe_memory(free_bytes)} are free.",
+            f"main memory, but only {describe_memory(free_bytes)} is free.",
             hint=f"Close other programs, {half}choose a smaller model (`image-variation engines` "
             "lists them), or use a machine with more memory.",
         )

@@ -1,11 +1,11 @@
 """The `local` engine: variations from the image's own pixels, without weights or network.
 
 A variation is another picture of the same thing: another view, another side, another light. Each
-module is one step. What a seed and a strength ask for, and what the source bears:
+module is one step. What a seed and a strength ask for, and what the source allows:
 
 - `series`: how the images of consecutive seeds differ. `draws`: random numbers that no release of
   numpy changes. `schedule`: how much a strength should change.
-- `survey`: what one source bears, from `salience` and `slender` (what a crop must not cut),
+- `survey`: what one source allows, from `salience` and `slender` (what a crop must not cut),
   `lettering` (small print) and `words` (larger letters), which are not mirrored, and `straightness`
   (lines, which are not bent). `components`: the connected parts of a mask.
 - `bars`: the bars that made the source square. They are not varied.

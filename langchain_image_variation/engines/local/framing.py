@@ -46,7 +46,7 @@ _TURN, _TILT_DOWN, _TILT_ACROSS = 0.03, 0.12, 0.14
 """The largest turn in radians, and the largest differences in size between the middle of the view
 and its lower or right border, as a share. All at the default strength."""
 
-_LEAST_MOTION, _STILLER = 0.1, 0.75
+_LEAST_MOTION, _MOTION_DECAY = 0.1, 0.75
 """The motion below which a view does not turn and tilt at all, and the factor by which motion
 shrinks until the view cuts little."""
 
@@ -81,7 +81,7 @@ def choose_view(survey: Survey, seed: int, crop: float, motion: float, aspect: f
     """Choose the view of one variation.
 
     Args:
-        survey: What the source bears.
+        survey: What the source allows.
         seed: The same seed chooses the same view.
         crop: How much of a side the closest view may crop.
         motion: How much the camera turns and tilts, 1 at the default strength.
@@ -114,7 +114,7 @@ def choose_view(survey: Survey, seed: int, crop: float, motion: float, aspect: f
         if border.cut(view, aspect) <= tolerance:
             return view
         # A view that tilts less shows more.
-        motion *= _STILLER
+        motion *= _MOTION_DECAY
     return View(y, x, side)
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 __all__ = ["Schedule", "schedule"]
 
-# Chosen by eye, on photos and drawings. At 0.5, motion and light are what people accept as another
-# picture of the same thing. A closer crop does not make it one, and costs what it cuts. At 1, all
-# are as large as faces, buildings and horizons bear.
+# Chosen by eye, on photos and drawings. At 0.5, the change of view and light is plain to see. A closer
+# crop adds little to it, and cuts more. At 1, all are as large as faces, buildings and horizons allow.
 # Sway is what nobody notices. Reach and share belong to arrangements. The last three shares differ
 # by more than a sketch may miss, so change rises from each to the next. Firmness rises at the end,
 # where the sketches with the fewest faults would otherwise be those that changed too little.
@@ -51,7 +50,7 @@ class Schedule:
     """How far parts may move on their own, as root mean square, in sides of the image."""
 
     arranges: bool
-    """Whether patches are matched again, if the source bears it and the result has few faults."""
+    """Whether patches are matched again, if the source allows it and the result has few faults."""
 
     reach: float
     """How far the first guess of an arrangement may move things, as root mean square, in sides of

@@ -4,8 +4,8 @@ Consecutive seeds differ on purpose, like the pictures that somebody takes of on
 light, in the part of the scene, in the distance, and in which side is left. Each is a function of
 the seed alone, so image i of seed s is image 1 of seed s + i - 1.
 
-Three of four are mirrored. Of all that a view can change, this is what most people take for another
-picture of the same thing.
+Three of four are mirrored, because people accept a mirrored image as another picture more often
+than one that differs only in view and light.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MOOD_COUNT = 5
 _SIDES = ((-1, -1), (1, -1), (-1, 1), (1, 1))
 """Down and right, for four consecutive seeds, before they are mirrored."""
 
-_UNMIRRORED = 4
+_MIRROR_PERIOD = 4
 """One of this number of consecutive seeds is not mirrored."""
 
 _DISTANCES = (1.0, 0.6, 0.8)
@@ -47,5 +47,5 @@ class Shot:
             mood=seed % MOOD_COUNT,
             side=_SIDES[seed % len(_SIDES)],
             closeness=_DISTANCES[seed % len(_DISTANCES)],
-            is_mirrored=seed % _UNMIRRORED != 0,
+            is_mirrored=seed % _MIRROR_PERIOD != 0,
         )

@@ -1,4 +1,4 @@
-"""What one source bears: found once, and used for each of its variations."""
+"""What one source allows: found once, and used for each of its variations."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -49,7 +49,7 @@ _STRAIGHT = 0.05
 
 @dataclass(frozen=True)
 class Survey:
-    """What one source bears."""
+    """What one source allows."""
 
     objects: Whole
     """What a crop must not cut, (64, 64), 0 to 255."""

@@ -81,7 +81,7 @@ class Synthesis:
         results: list[Any] = run([quilt, survey])
         self._quilt: Quilt = results[0]
         self.survey: Survey = results[1]
-        """What the source bears."""
+        """What the source allows."""
         self._rearrangement = None
         if arrange and self._plan.arranges and self.survey.may_rearrange:
             self._rearrangement = self._prepare_rearrangement(small, complete, step, run)

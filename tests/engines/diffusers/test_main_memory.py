@@ -52,7 +52,7 @@ def test_too_little_main_memory_is_an_error(model: list[Path]) -> None:
     with pytest.raises(EngineError) as raised:
         check_main_memory("mine", model, "float32", 3_900_000_000)
     assert raised.value.problem == (
-        "Loading the model 'mine' needs at least 4.0 GB of main memory, and 3.9 GB are free."
+        "Loading the model 'mine' needs at least 4.0 GB of main memory, but only 3.9 GB is free."
     )
     assert raised.value.hint is not None
     assert "dtype='bfloat16'" in raised.value.hint

@@ -1,4 +1,4 @@
-"""Shared pipelines, with a loader that counts instead of loading weights."""
+"""Shared models, with a loader that counts instead of loading weights."""
 
 import gc
 import os
@@ -16,8 +16,8 @@ from langchain_image_variation.engines.diffusers.shared_models import SharedMode
 from langchain_image_variation.exceptions import EngineError
 
 
-class Pipeline:
-    """A pipeline without weights."""
+class FakeModel:
+    """A model without weights."""
 
     def __init__(self) -> None:
         self.is_freed = False
@@ -29,11 +29,11 @@ class Pipeline:
 
 @dataclass
 class Loader:
-    """Loads pipelines without weights, and notes the order of events."""
+    """Loads models without weights, and notes the order of events."""
 
     device: str = "cpu"
     events: list[str] = field(default_factory=list)
-    pipelines: "list[weakref.ref[Pipeline]]" = field(default_factory=list)
+    models: "list[weakref.ref[FakeModel]]" = field(default_factory=list)
     fetching: Callable[[], object] = lambda: None
     loading: Callable[[], object] = lambda: None
 
@@ -46,21 +46,21 @@ class Loader:
         self.events.append("fetch")
         self.fetching()
 
-    def load(self) -> Pipeline:
-        """Do what the test wants, and return a new pipeline."""
+    def load(self) -> FakeModel:
+        """Do what the test wants, and return a new model."""
         self.events.append("load")
         self.loading()
-        pipeline = Pipeline()
-        self.pipelines.append(weakref.ref(pipeline))
-        return pipeline
+        model = FakeModel()
+        self.models.append(weakref.ref(model))
+        return model
 
     def living(self) -> int:
-        """Return how many pipelines are still in memory."""
+        """Return how many models are still in memory."""
         gc.collect()
-        return sum(reference() is not None for reference in self.pipelines)
+        return sum(reference() is not None for reference in self.models)
 
 
-def share(key: str, loader: Loader) -> SharedModel[Pipeline]:
+def share(key: str, loader: Loader) -> SharedModel[FakeModel]:
     """Return a share. Tests use keys of their own, as all of them run in one process."""
     return SharedModel(key, loader)
 
@@ -82,30 +82,30 @@ def test_nothing_is_loaded_before_the_first_use() -> None:
     loader = Loader()
     shared = share("first", loader)
     assert loader.events == []
-    with shared.lease() as pipeline:
+    with shared.lease() as model:
         assert loader.events == ["fetch", "load"]
     with shared.lease() as again:
-        assert again is pipeline
+        assert again is model
     assert loader.events == ["fetch", "load"]
     shared.close()
 
 
 def test_equal_keys_share_a_pipeline() -> None:
-    """Two engines with the same options use one pipeline, until both are closed."""
+    """Two engines with the same options use one model, until both are closed."""
     first, second = Loader(), Loader()
     shared, other = share("equal", first), share("equal", second)
-    with shared.lease() as pipeline:
+    with shared.lease() as model:
         pass
     with other.lease() as same:
-        assert same is pipeline
+        assert same is model
     assert second.events == []
     shared.close()
-    assert not pipeline.is_freed
+    assert not model.is_freed
     shared.close()
-    assert not pipeline.is_freed
+    assert not model.is_freed
     other.close()
-    assert pipeline.is_freed
-    del pipeline, same
+    assert model.is_freed
+    del model, same
     assert first.living() == 0
 
 
@@ -113,12 +113,12 @@ def test_other_keys_have_other_pipelines() -> None:
     """Engines with other options do not share."""
     loader = Loader()
     shared, other = share("one", loader), share("two", loader)
-    with shared.lease() as pipeline:
+    with shared.lease() as model:
         pass
     with other.lease() as different:
-        assert different is not pipeline
+        assert different is not model
     shared.close()
-    assert pipeline.is_freed
+    assert model.is_freed
     assert not different.is_freed
     other.close()
 
@@ -128,16 +128,16 @@ def test_a_copy_keeps_the_pipeline() -> None:
     loader = Loader()
     shared = share("copy", loader)
     copy = shared.share()
-    with shared.lease() as pipeline:
+    with shared.lease() as model:
         pass
     copy.close()
-    assert not pipeline.is_freed
+    assert not model.is_freed
     shared.close()
-    assert pipeline.is_freed
+    assert model.is_freed
 
 
 def test_an_unused_engine_keeps_the_pipeline() -> None:
-    """An engine that is never called keeps the pipeline for those that a batch makes meanwhile."""
+    """An engine that is never called keeps the model for those that a batch makes meanwhile."""
     loader = Loader()
     kept = share("kept", loader)
     for _ in range(3):
@@ -151,7 +151,7 @@ def test_an_unused_engine_keeps_the_pipeline() -> None:
 
 
 def test_twenty_engines_leave_nothing() -> None:
-    """Engines made, used and closed one after the other leave no pipeline in memory."""
+    """Engines made, used and closed one after the other leave no model in memory."""
     loader = Loader()
     for _ in range(20):
         shared = share("twenty", loader)
@@ -163,7 +163,7 @@ def test_twenty_engines_leave_nothing() -> None:
 
 
 def test_a_forgotten_engine_frees_its_pipeline() -> None:
-    """The garbage collector frees the pipeline of an engine that was never closed."""
+    """The garbage collector frees the model of an engine that was never closed."""
     loader = Loader()
     shared = share("forgotten", loader)
     with shared.lease():
@@ -188,12 +188,12 @@ def test_a_forgotten_cycle_frees_its_pipeline() -> None:
 
 
 def test_closing_during_a_call_waits_for_its_end() -> None:
-    """A pipeline that is in use when its last engine is closed is freed after the call."""
+    """A model that is in use when its last engine is closed is freed after the call."""
     shared = share("closing", Loader())
-    with shared.lease() as pipeline:
+    with shared.lease() as model:
         shared.close()
-        assert not pipeline.is_freed
-    assert pipeline.is_freed
+        assert not model.is_freed
+    assert model.is_freed
 
 
 def test_a_closed_engine_loads_for_one_call() -> None:
@@ -201,13 +201,13 @@ def test_a_closed_engine_loads_for_one_call() -> None:
     loader = Loader()
     shared = share("closed", loader)
     shared.close()
-    with shared.lease() as pipeline:
-        assert not pipeline.is_freed
-    assert pipeline.is_freed
+    with shared.lease() as model:
+        assert not model.is_freed
+    assert model.is_freed
 
 
 def test_threads_load_once_and_take_turns() -> None:
-    """Threads that ask at once wait for one load, and use the pipeline one at a time, in order."""
+    """Threads that ask at once wait for one load, and use the model one at a time, in order."""
     may_load = threading.Event()
     loader = Loader(loading=lambda: may_load.wait(20))
     shared = share("ten", loader)
@@ -249,11 +249,11 @@ def test_threads_load_once_and_take_turns() -> None:
 def test_pipelines_take_turns_on_a_device(
     devices: tuple[str, str], seconds: float, meet: bool
 ) -> None:
-    """Two pipelines on two devices are used at once; on one device, they are not."""
+    """Two models on two devices are used at once; on one device, they are not."""
     barrier = threading.Barrier(2, timeout=seconds)
     results: list[bool] = []
 
-    def use(shared: SharedModel[Pipeline]) -> None:
+    def use(shared: SharedModel[FakeModel]) -> None:
         with shared.lease():
             try:
                 barrier.wait()
@@ -320,12 +320,12 @@ def test_a_failed_load_lets_the_next_call_try() -> None:
 
 
 def test_an_error_in_a_call_passes_the_turn_on() -> None:
-    """A call that fails keeps the pipeline, and lets the next one in."""
+    """A call that fails keeps the model, and lets the next one in."""
     shared = share("error", Loader())
     with pytest.raises(ZeroDivisionError), shared.lease():
         raise ZeroDivisionError
-    with shared.lease() as pipeline:
-        assert not pipeline.is_freed
+    with shared.lease() as model:
+        assert not model.is_freed
     shared.close()
 
 
@@ -370,22 +370,22 @@ def test_a_forked_child_loads_its_own() -> None:
     """A child forked in the middle of a call loads once, and frees nothing of its parent's."""
     loader = Loader()
     shared = share("fork", loader)
-    with shared.lease() as pipeline:
+    with shared.lease() as model:
         child = os.fork()
         if not child:
             code = 1
             try:
                 for _ in range(2):
                     with shared.lease() as own:
-                        assert own is not pipeline
+                        assert own is not model
                 assert loader.events == ["fetch", "load"] * 2
                 shared.close()
                 assert own.is_freed
-                assert not pipeline.is_freed
+                assert not model.is_freed
                 code = 0
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
     assert loader.events == ["fetch", "load"]
     shared.close()
-    assert pipeline.is_freed
+    assert model.is_freed
