@@ -14,7 +14,7 @@ __all__ = ["CORS"]
 
 
 class CORS(CORSMiddleware):
-    """An ASGI middleware that answers as the Fetch standard's CORS protocol wants it.
+    """An ASGI middleware for the CORS protocol of the Fetch standard.
 
     Pages may send any header and read any header. They cannot send cookies, which the server does
     not use: a page sends its key in a header.
@@ -51,5 +51,5 @@ class CORS(CORSMiddleware):
                 "yours, allow it: --cors-origin ORIGIN, or create_app(cors_origins=[ORIGIN])."
             )
         refusal = error_answer(PermissionDeniedError(reason))
-        refusal.headers["vary"] = response.headers["vary"]
+        refusal.headers["vary"] = response.headers.get("vary", "Origin")
         return refusal

@@ -99,13 +99,14 @@ def test_a_page_may_call(
         "authorization,x-stainless-lang,x-stainless-os"
     )
     assert asked.headers["access-control-allow-private-network"] == "true"
-    assert "Origin" in asked.headers["vary"]
+    # An answer that is the same for all pages need not vary.
+    assert allowed == "*" or "Origin" in asked.headers["vary"]
     assert "x-request-id" in asked.headers
     answer = post(servers[server], origin, headers=KEY)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == allowed
     assert answer.headers["access-control-expose-headers"] == "*"
-    assert "Origin" in answer.headers["vary"]
+    assert allowed == "*" or "Origin" in answer.headers["vary"]
     assert not any("credentials" in name for name in (*asked.headers, *answer.headers))
 
 
