@@ -159,14 +159,11 @@ class _QueuedJob(Job):
     def poll(self, budget: Budget) -> Flow[Image | None]:
         """Ask whether the job is done, and if so, for its result."""
         path = self.path
-        if not (
-            yield from self.service.call(
-                "GET", f"{path}/status", _is_completed, budget, is_free=True
-            )
-        ):
+        if not (yield from self.service.poll(f"{path}/status", _is_completed, budget)):
             return None
+        image = yield from self.service.poll(str(path), _read_image, budget)
         self.path = None
-        return (yield from self.service.call("GET", str(path), _read_image, budget, is_free=True))
+        return image
 
     def _read_path(self, answer: Answer) -> str:
         job_id = check_job_id(answer.mapping().get("request_id"))

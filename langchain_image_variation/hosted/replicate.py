@@ -168,7 +168,7 @@ class _Prediction(Job):
 
     def poll(self, budget: Budget) -> Flow[Image | None]:
         """Ask for the result."""
-        return self.service.call("GET", str(self.path), self._read, budget, is_free=True)
+        return self.service.poll(str(self.path), self._read, budget)
 
     def _read(self, answer: Answer) -> Image | None:
         """Return the result, or None while the prediction runs."""

@@ -195,6 +195,13 @@ class Service:
             method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
 
+    def poll(self, path: str, read: Callable[[Answer], T], budget: Budget) -> Flow[T]:
+        """Ask for the state or the result of a job, until the service answers or time is up.
+
+        The job is paid for and runs on, so an outage of the service must not lose it.
+        """
+        return self.call("GET", path, read, budget, is_free=True, outlast_outages=True)
+
     def create(
         self, request: CreateImageVariationRequest, calls: Sequence[Call], model: str
     ) -> ImagesResponse:

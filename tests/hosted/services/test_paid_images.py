@@ -20,6 +20,7 @@ from langchain_image_variation.exceptions import (
     EngineResponseError,
     EngineTimeoutError,
     InvalidRequestError,
+    ServiceUnavailableError,
 )
 from langchain_image_variation.images.png import SquarePNG
 from tests.hosted.services.fakes import (
@@ -105,6 +106,58 @@ def test_lost_polls_are_repeated(service: FakeService, make_engine: MakeEngine) 
     response = call_engine(make_engine(), make_request())
     assert SquarePNG(response.data[0].read()).side == 256
     assert len(service.paths("POST")) == 1
+
+
+OUTAGE = [
+    Reply(0),
+    *[
+        Reply(status, {"detail": "Try again."}, {"retry-after": "0.01"})
+        for status in (429, 500, 502, 503, 504)
+    ],
+]
+"""How a service answers for a while. There are more answers than `max_retries` allows."""
+
+
+@JOBS
+@pytest.mark.parametrize("part", ["status", "result"])
+def test_an_outage_does_not_cost_a_job(
+    name: str, service: FakeService, make_engine: MakeEngine, part: str
+) -> None:
+    """A job that was accepted is asked for until the service answers again, and not cancelled."""
+    outage = iter(OUTAGE)
+    answer = service.answer
+    service.polls_until_done = 1
+
+    def answer_after_outage(request: Received) -> Reply:
+        # Replicate answers both requests at the same path.
+        if request.method == "GET" and (part == "status" or "/status" not in request.path):
+            return next(outage, None) or answer(request)
+        return answer(request)
+
+    service.answer = answer_after_outage  # type: ignore[method-assign]  # As below.
+    response = call_engine(make_engine(), make_request())
+    assert SquarePNG(response.data[0].read()).side == 256
+    assert next(outage, None) is None
+    assert (len(service.paths("POST")), service.cancelled) == (1, [])
+
+
+@JOBS
+def test_an_outage_is_raised_at_the_deadline(service: FakeService, make_engine: MakeEngine) -> None:
+    """If an outage lasts beyond the deadline, its error is raised in time to cancel the job."""
+    answer = service.answer
+    delays = iter(["0.01"] * 4)
+
+    def refuse_polls(request: Received) -> Reply:
+        if request.method == "GET":
+            return Reply(503, b"busy", {"retry-after": next(delays, "60")})
+        return answer(request)
+
+    service.polls_until_done = 1
+    service.answer = refuse_polls  # type: ignore[method-assign]  # As below.
+    with pytest.raises(ServiceUnavailableError):
+        call_engine(make_engine(deadline=30), make_request())
+    assert len(service.paths("GET")) == 5
+    assert len(service.cancelled) == 1
 
 
 def test_an_interrupt_stops_all_calls(
