@@ -151,19 +151,18 @@ class _QueuedJob(Job):
 
     def submit(self, budget: Budget) -> Flow[None]:
         """Put the job into the queue."""
-        path = f"/{self.model}"
-        self.path = yield from self.service.call(
-            "POST", path, self._read_path, budget, json=self._input, keep_waiting=True
-        )
+        answer = yield from self.service.submit(f"/{self.model}", budget, json=self._input)
+        self.path = self._read_path(answer)
 
     def poll(self, budget: Budget) -> Flow[Image | None]:
         """Ask whether the job is done, and if so, for its result."""
         path = self.path
-        if not (yield from self.service.poll(f"{path}/status", _is_completed, budget)):
+        answer = yield from self.service.poll(f"{path}/status", budget)
+        if not _is_completed(answer):
             return None
-        image = yield from self.service.poll(str(path), _read_image, budget)
+        answer = yield from self.service.poll(str(path), budget)
         self.path = None
-        return image
+        return _read_image(answer)
 
     def _read_path(self, answer: Answer) -> str:
         job_id = check_job_id(answer.mapping().get("request_id"))

@@ -195,12 +195,16 @@ class Service:
             method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
 
-    def poll(self, path: str, read: Callable[[Answer], T], budget: Budget) -> Flow[T]:
+    def submit(self, path: str, budget: Budget, **options: Any) -> Flow[Answer]:
+        """Start a job, and wait for the answer even if the call is cancelled meanwhile."""
+        return self.call("POST", path, Answer.as_json, budget, keep_waiting=True, **options)
+
+    def poll(self, path: str, budget: Budget) -> Flow[Answer]:
         """Ask for the state or the result of a job, until the service answers or time is up.
 
         The job is paid for and runs on, so an outage of the service must not lose it.
         """
-        return self.call("GET", path, read, budget, is_free=True, outlast_outages=True)
+        return self.call("GET", path, Answer.as_json, budget, is_free=True, outlast_outages=True)
 
     def create(
         self, request: CreateImageVariationRequest, calls: Sequence[Call], model: str

@@ -100,9 +100,9 @@ def test_a_gateway_timeout_is_not_paid_twice(service: FakeService, make_engine: 
 def test_lost_polls_are_repeated(service: FakeService, make_engine: MakeEngine) -> None:
     """Asking again how far a job is costs nothing, so a gateway that gives up does no harm."""
     service.polls_until_done = 1
-    make_fault_after_post(
-        service, Reply(504, {"detail": "Gateway timeout."}, {"retry-after": "0.01"})
-    )
+    service.faults_after_post = [
+        Reply(504, {"detail": "Gateway timeout."}, {"retry-after": "0.01"})
+    ]
     response = call_engine(make_engine(), make_request())
     assert SquarePNG(response.data[0].read()).side == 256
     assert len(service.paths("POST")) == 1
@@ -134,7 +134,7 @@ def test_an_outage_does_not_cost_a_job(
             return next(outage, None) or answer(request)
         return answer(request)
 
-    service.answer = answer_after_outage  # type: ignore[method-assign]  # As below.
+    service.answer = answer_after_outage  # type: ignore[method-assign]  # The fake is the test's own.
     response = call_engine(make_engine(), make_request())
     assert SquarePNG(response.data[0].read()).side == 256
     assert next(outage, None) is None
@@ -153,7 +153,7 @@ def test_an_outage_is_raised_at_the_deadline(service: FakeService, make_engine: 
         return answer(request)
 
     service.polls_until_done = 1
-    service.answer = refuse_polls  # type: ignore[method-assign]  # As below.
+    service.answer = refuse_polls  # type: ignore[method-assign]  # As above.
     with pytest.raises(ServiceUnavailableError):
         call_engine(make_engine(deadline=30), make_request())
     assert len(service.paths("GET")) == 5
@@ -310,15 +310,3 @@ def recraft_answer(**extras: object) -> Reply:
     """Return an answer of Recraft with one image."""
     image = base64.b64encode(drawn_image(1, 1024)).decode()
     return Reply(200, {"created": 1, "data": [{"b64_json": image}], **extras})
-
-
-def make_fault_after_post(service: FakeService, reply: Reply) -> None:
-    """Let the second request fail."""
-    answer = service.answer
-
-    def answer_first(request: Received) -> Reply:
-        service.answer = answer  # type: ignore[method-assign]  # The fake is the test's own.
-        service.faults.append(reply)
-        return answer(request)
-
-    service.answer = answer_first  # type: ignore[method-assign]  # As above.

@@ -189,6 +189,45 @@ def test_failed_predictions_are_errors(
     assert len(replicate.received) == 1
 
 
+@pytest.mark.parametrize("resend_lost", [False, True])
+@pytest.mark.parametrize("polls", [0, 1])
+def test_final_failures_are_asked_for_once(
+    replicate: FakeReplicate, open_engine: OpenEngine, polls: int, resend_lost: bool
+) -> None:
+    """A prediction that failed is neither asked for nor made again."""
+    replicate.errors_by_seed = {1: "CUDA out of memory"}
+    replicate.polls_until_done = polls
+    with pytest.raises(EngineError, match="CUDA"):
+        call_engine(
+            open_engine("replicate", replicate, seed=1, resend_lost=resend_lost), make_request()
+        )
+    assert len(replicate.paths("POST")) == 1
+    assert len(replicate.paths("GET")) == polls
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_unknown_states_are_asked_for_once(
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
+) -> None:
+    """A state that the service does not document is raised at once, and the job is cancelled."""
+    service: FakeService = {"fal": fal, "replicate": replicate}[name]
+    service.polls_until_done = 1
+    service.faults_after_post = [Reply(200, {"id": "p0", "status": "dreaming"})]
+    with pytest.raises(EngineResponseError, match="unknown status"):
+        call_engine(open_engine(name, service), make_request())
+    assert len(service.paths("GET")) == 1
+    assert len(service.cancelled) == 1
+
+
+def test_missing_images_are_asked_for_once(fal: FakeFal, open_engine: OpenEngine) -> None:
+    """A result of fal.ai without an image is raised at once."""
+    fal.faults_after_post = [Reply(200, {"status": "COMPLETED"}), Reply(200, {"images": []})]
+    with pytest.raises(EngineResponseError, match="without an image"):
+        call_engine(open_engine("fal", fal), make_request())
+    assert len(fal.paths("GET")) == 2
+    assert fal.cancelled == []
+
+
 @pytest.mark.parametrize("name", ["fal", "replicate"])
 def test_cancelled_calls_cancel_their_jobs(
     name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
