@@ -186,13 +186,13 @@ def _read_image(answer: Answer) -> Image:
     url, refusals = _first_url(content.get("images")), content.get("has_nsfw_concepts")
     # It may repeat the key, which the variables of a traceback must not show.
     del content
-    if url is None:
-        raise answer.fail(EngineResponseError("fal.ai answered without an image."))
     if isinstance(refusals, list) and True in refusals:
-        # The image is black.
+        # The image is black, or left out.
         raise answer.fail(
             ContentPolicyError("fal.ai's safety checker refused the image that the model drew.")
         )
+    if url is None:
+        raise answer.fail(EngineResponseError("fal.ai answered without an image."))
     return Image(url=url)
 
 

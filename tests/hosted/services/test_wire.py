@@ -122,6 +122,14 @@ def test_fal_never_returns_a_black_image(fal: FakeFal, open_engine: OpenEngine) 
             image.read()
 
 
+def test_refusals_without_an_image_are_named(fal: FakeFal, open_engine: OpenEngine) -> None:
+    """If fal.ai leaves out the image that its safety checker refused, the error says why."""
+    refusal = Reply(200, {"images": [], "has_nsfw_concepts": [True]})
+    fal.faults_after_post = [Reply(200, {"status": "COMPLETED"}), refusal]
+    with pytest.raises(ContentPolicyError):
+        call_engine(open_engine("fal", fal), make_request())
+
+
 def test_all_refused_images_raise(fal: FakeFal, open_engine: OpenEngine) -> None:
     """If every image is refused, so is the request."""
     fal.refused_seeds = {4, 5}
