@@ -98,8 +98,7 @@ class BilledCalls:
                 calls = "1 call" if number == 1 else f"{number} calls"
                 raise BillingLimitError(
                     f"The request needs {calls}, and {self._count} of the {self.limit:,} that "
-                    "max_billed_calls allows are used. Nothing was sent. Raise max_billed_calls, "
-                    "or make a new engine."
+                    "max_billed_calls allows are used. Nothing was sent. Raise max_billed_calls."
                 )
             self._count += number
 
