@@ -27,6 +27,8 @@ from langchain_image_variation.exceptions import (
     EngineResponseError,
     ImageVariationError,
     InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
 )
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
@@ -109,6 +111,7 @@ class Service:
 
     Args:
         title: What errors call it.
+        default_url: Its real address, which `endpoint` may replace.
         endpoint: Its address, its key and its limits.
         session: The connections.
         result_urls: The policy for downloads of results.
@@ -116,6 +119,7 @@ class Service:
     """
 
     title: str
+    default_url: str
     endpoint: Endpoint
     session: Session
     result_urls: URLPolicy
@@ -175,6 +179,7 @@ class Service:
         )
         return cls(
             title,
+            default_url,
             endpoint,
             Session(endpoint.base_url, http_client),
             result_urls or URLPolicy(hosts=None),
@@ -193,6 +198,15 @@ class Service:
         return self.endpoint.call(
             method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
+
+    def model_not_found(self, model: str, error: NotFoundError) -> ModelNotFoundError:
+        """Return the error for a 404 to a request that names a model."""
+        message = f"{self.title} has no model {model!r}."
+        if self.endpoint.display_url.rstrip("/") != self.default_url:
+            message += f" Or is base_url wrong? {self.endpoint.address_hint}"
+        failure = ModelNotFoundError(message)
+        failure.request_id = error.request_id
+        return failure
 
     def submit(self, path: str, budget: Budget, **options: Any) -> Flow[Answer]:
         """Start a job, and wait for the answer even if the call is cancelled meanwhile."""

@@ -326,6 +326,32 @@ def test_unknown_models_are_named(
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_unknown_models_doubt_a_base_url(
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
+) -> None:
+    """A 404 at another address than the service's own may be the fault of base_url."""
+    service: FakeService = {"fal": fal, "replicate": replicate}[name]
+    service.faults.append(Reply(404, b"not found", {"x-request-id": "req-404"}))
+    with pytest.raises(ModelNotFoundError) as caught:
+        call_engine(open_engine(name, service), make_request(model="nobody/nothing"))
+    address = {"fal": "https://queue.fal.run", "replicate": "https://api.replicate.com/v1"}[name]
+    assert caught.value.message.endswith(
+        f"has no model 'nobody/nothing'. Or is base_url wrong? The service is at {address}."
+    )
+    assert caught.value.request_id == "req-404"
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_unknown_models_at_the_real_address(name: str) -> None:
+    """At the service's own address, only the model can be wrong."""
+    answer = httpx.MockTransport(lambda request: httpx.Response(404, text="not found"))
+    with httpx.Client(transport=answer) as client:
+        engine = load_engine(name, api_key=KEY, http_client=client)
+        with pytest.raises(ModelNotFoundError, match=r"has no model 'nobody/nothing'\.$"):
+            call_engine(engine, make_request(model="nobody/nothing"))
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
 def test_reserved_input_is_refused(name: str) -> None:
     """Parameters that the engine sets cannot be set twice."""
     with pytest.raises(InvalidRequestError, match="'seed'"):
