@@ -42,7 +42,8 @@ __all__ = ["Endpoint"]
 T = TypeVar("T")
 
 _MAX_RETRIES = 1000
-_GATEWAY_TIMEOUT = 504
+_OWN_FAILURES = (500, 501, 503)
+"""What a server answers itself. After another 5xx, a gateway lost the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +264,9 @@ class Endpoint:
                 may_retry = is_outage = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
                 answer_lost = answer.is_success or (
-                    error.status_code == _GATEWAY_TIMEOUT and not self.honors_idempotency_key
+                    error.status_code >= 500
+                    and error.status_code not in _OWN_FAILURES
+                    and not self.honors_idempotency_key
                 )
                 failure, may_retry, is_outage = error, True, not answer.is_success
             delay = self.retries.delay(

@@ -88,12 +88,29 @@ def test_a_lost_answer_is_not_paid_twice(service: FakeService, make_engine: Make
     assert len(service.paths("POST")) == 3
 
 
-def test_a_gateway_timeout_is_not_paid_twice(service: FakeService, make_engine: MakeEngine) -> None:
-    """After 504, the service may still be drawing, so the job is not sent again."""
-    service.faults.append(Reply(504, {"detail": "Gateway timeout."}))
-    with pytest.raises(EngineTimeoutError):
-        call_engine(make_engine(), make_request())
+@pytest.mark.parametrize(
+    ("status", "error_class"),
+    [(502, EngineConnectionError), (504, EngineTimeoutError), (524, EngineError)],
+)
+def test_a_gateway_error_is_not_paid_twice(
+    service: FakeService, make_engine: MakeEngine, status: int, error_class: type[EngineError]
+) -> None:
+    """If a gateway has no answer, the service may be drawing, so the job is not sent again."""
+    service.faults.append(Reply(status, {"detail": "Gateway error."}, {"retry-after": "0.01"}))
+    with pytest.raises(error_class):
+        call_engine(make_engine(max_billed_calls=1), make_request())
     assert len(service.received) == 1
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_refused_calls_count_once(
+    service: FakeService, make_engine: MakeEngine, status: int
+) -> None:
+    """A call that the service itself refuses is sent again, and counted once."""
+    service.faults.append(Reply(status, {"detail": "Not now."}, {"retry-after": "0.01"}))
+    response = call_engine(make_engine(max_billed_calls=1), make_request())
+    assert SquarePNG(response.data[0].read()).side == 256
+    assert len(service.paths("POST")) == 2
 
 
 @JOBS
