@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image as PILImage
 
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.loading import load_engine
@@ -55,6 +56,24 @@ def test_recraft_is_asked_for_six_at_most(recraft: FakeRecraft, open_engine: Ope
     """Ten images without a seed are two billed calls, of six and of four."""
     call_engine(open_engine("recraft", recraft), make_request(10))
     assert sorted(int(one.form["n"]) for one in recraft.received) == [4, 6]
+
+
+def test_recraft_images_are_prepared_once(
+    recraft: FakeRecraft, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls of one request share the image that is sent."""
+    enlarged: list[tuple[int, int]] = []
+    resize = PILImage.Image.resize
+
+    def count_enlarged(image: PILImage.Image, size: tuple[int, int], *options: Any) -> Any:
+        if size > image.size:
+            enlarged.append(size)
+        return resize(image, size, *options)
+
+    monkeypatch.setattr(PILImage.Image, "resize", count_enlarged)
+    call_engine(open_engine("recraft", recraft, seed=1), make_request(3))
+    assert enlarged == [(256, 256)]
+    assert len({one.form["image"] for one in recraft.received}) == 1
 
 
 def test_recraft_makes_each_seed_alone(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
