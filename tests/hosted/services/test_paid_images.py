@@ -323,6 +323,45 @@ def test_a_fork_has_its_own_connections(replicate: FakeReplicate) -> None:
     assert ports[False].isdisjoint(ports[True])
 
 
+FORK_AND_COUNT = """
+import os, sys, time
+import httpx
+from langchain_image_variation import load_engine
+from langchain_image_variation.engines.call import call_engine
+from tests.hosted.services.requesting import make_request
+
+opened = []
+
+class CountedClient(httpx.Client):
+    def __init__(self, **options):
+        opened.append(os.getpid())
+        time.sleep(0.2)  # So that all threads of a request are here at the same time.
+        super().__init__(**options)
+
+httpx.Client = CountedClient
+engine = load_engine("replicate", base_url=sys.argv[1], api_key=sys.argv[2], seed=1)
+child = os.fork()
+if not child:
+    if sys.argv[3] == "close":
+        engine.close()
+    else:
+        call_engine(engine, make_request(4))
+        engine.close()
+    print(opened.count(os.getpid()), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize(("action", "opened"), [("call", 1), ("close", 0)])
+def test_a_fork_opens_one_client_if_any(replicate: FakeReplicate, action: str, opened: int) -> None:
+    """The threads of a forked process share one new client, and closing the engine opens none."""
+    command = [sys.executable, "-c", FORK_AND_COUNT, replicate.url, KEY, action]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output.split() == [str(opened)]
+
+
 def recraft_answer(**extras: object) -> Reply:
     """Return an answer of Recraft with one image."""
     image = base64.b64encode(drawn_image(1, 1024)).decode()
