@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -191,6 +191,17 @@ class Answer:
         """
         content = self.content("JSON")
         return content if isinstance(content, dict) else {}
+
+    def as_json(self) -> Self:
+        """Return this answer once it is known to be a success in JSON.
+
+        What its body says can then be read outside of what sends requests again.
+
+        Raises:
+            ImageVariationError: If the server answered with an error, or not in JSON.
+        """
+        self.content("JSON")
+        return self
 
     def fail(self, error: ImageVariationError) -> ImageVariationError:
         """Return an error about the content of a success, without secrets, with the request's ID.

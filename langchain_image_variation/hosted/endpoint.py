@@ -42,7 +42,8 @@ __all__ = ["Endpoint"]
 T = TypeVar("T")
 
 _MAX_RETRIES = 1000
-_GATEWAY_TIMEOUT = 504
+_OWN_FAILURES = (500, 501, 503)
+"""What a server answers itself. After another 5xx, a gateway lost the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,7 @@ class Endpoint:
         n: int = 1,
         headers: HeaderValues | None = None,
         is_free: bool = False,
+        outlast_outages: bool = False,
         keep_waiting: bool = False,
         **body: object,
     ) -> Flow[T]:
@@ -220,6 +222,8 @@ class Endpoint:
             headers: Sent in addition to the endpoint's own.
             is_free: Whether repeating the request costs nothing. It is then sent again even if the
                 answer was lost.
+            outlast_outages: Whether to retry until the deadline, instead of `max_retries` times,
+                while the server cannot be reached, is busy or fails.
             keep_waiting: See `Send`.
             **body: The body, as `httpx.Client.build_request` takes it.
 
@@ -257,17 +261,20 @@ class Endpoint:
                 failure = self._connection_failure(
                     error, answer.is_success, request.extensions.get(PROXY_EXTENSION)
                 )
-                may_retry = isinstance(error, httpx.RequestError)
+                may_retry = is_outage = isinstance(error, httpx.RequestError)
             except ImageVariationError as error:
                 answer_lost = answer.is_success or (
-                    error.status_code == _GATEWAY_TIMEOUT and not self.honors_idempotency_key
+                    error.status_code >= 500
+                    and error.status_code not in _OWN_FAILURES
+                    and not self.honors_idempotency_key
                 )
-                failure, may_retry = error, True
+                failure, may_retry, is_outage = error, True, not answer.is_success
             delay = self.retries.delay(
                 failure,
                 attempt,
                 server_advice=answer.retry_advice,
                 answer_lost=answer_lost and not is_free,
+                until_deadline=outlast_outages and is_outage,
             )
             seconds_left = budget.seconds_left
             if delay is None or delay >= seconds_left or not may_retry:

@@ -151,22 +151,18 @@ class _QueuedJob(Job):
 
     def submit(self, budget: Budget) -> Flow[None]:
         """Put the job into the queue."""
-        path = f"/{self.model}"
-        self.path = yield from self.service.call(
-            "POST", path, self._read_path, budget, json=self._input, keep_waiting=True
-        )
+        answer = yield from self.service.submit(f"/{self.model}", budget, json=self._input)
+        self.path = self._read_path(answer)
 
     def poll(self, budget: Budget) -> Flow[Image | None]:
         """Ask whether the job is done, and if so, for its result."""
         path = self.path
-        if not (
-            yield from self.service.call(
-                "GET", f"{path}/status", _is_completed, budget, is_free=True
-            )
-        ):
+        answer = yield from self.service.poll(f"{path}/status", budget)
+        if not _is_completed(answer):
             return None
+        answer = yield from self.service.poll(str(path), budget)
         self.path = None
-        return (yield from self.service.call("GET", str(path), _read_image, budget, is_free=True))
+        return _read_image(answer)
 
     def _read_path(self, answer: Answer) -> str:
         job_id = check_job_id(answer.mapping().get("request_id"))
@@ -190,13 +186,13 @@ def _read_image(answer: Answer) -> Image:
     url, refusals = _first_url(content.get("images")), content.get("has_nsfw_concepts")
     # It may repeat the key, which the variables of a traceback must not show.
     del content
-    if url is None:
-        raise answer.fail(EngineResponseError("fal.ai answered without an image."))
     if isinstance(refusals, list) and True in refusals:
-        # The image is black.
+        # The image is black, or left out.
         raise answer.fail(
             ContentPolicyError("fal.ai's safety checker refused the image that the model drew.")
         )
+    if url is None:
+        raise answer.fail(EngineResponseError("fal.ai answered without an image."))
     return Image(url=url)
 
 

@@ -7,7 +7,6 @@ from typing import ClassVar
 from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.exceptions import (
     EngineTimeoutError,
-    ModelNotFoundError,
     NotFoundError,
 )
 from langchain_image_variation.hosted.answer import Answer
@@ -63,8 +62,8 @@ class Job(ABC):
         budget = replace(budget, deadline=budget.deadline - kept_seconds)
         try:
             image = yield from self.submit(budget)
-        except NotFoundError:
-            raise ModelNotFoundError(f"{self.service.title} has no model {self.model!r}.") from None
+        except NotFoundError as error:
+            raise self.service.model_not_found(self.model, error) from None
         delay = _FIRST_DELAY
         # The first answer may have come just before the image.
         while image is None and (image := (yield from self.poll(budget))) is None:

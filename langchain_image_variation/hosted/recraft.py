@@ -16,7 +16,7 @@ from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
 from langchain_image_variation.hosted.model_input import image_seeds, sent_seed
 from langchain_image_variation.hosted.service import Service, ServiceEngine
-from langchain_image_variation.http.flow import Flow, Work
+from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.pixels import decode_png, encode_png, flatten_on_white
 
@@ -113,15 +113,16 @@ class RecraftEngine(ServiceEngine):
             "image_format": "png",
             **self._extra_fields,
         }
+        image_file = _image_to_send(request)
         calls = []
         if self.seed is not None:
             for seed in image_seeds(self.seed, request.n):
                 fields = {**form, "n": "1", "random_seed": str(sent_seed(seed))}
-                calls.append(_Call(self._service, request, fields, 1, seed))
+                calls.append(_Call(self._service, image_file, fields, 1, seed))
         else:
             for first in range(0, request.n, MAX_RECRAFT_N):
                 n = min(MAX_RECRAFT_N, request.n - first)
-                calls.append(_Call(self._service, request, {**form, "n": str(n)}, n, None))
+                calls.append(_Call(self._service, image_file, {**form, "n": str(n)}, n, None))
         return self._service.create(request, calls, "recraft")
 
 
@@ -131,24 +132,23 @@ class _Call:
     def __init__(
         self,
         service: Service,
-        request: CreateImageVariationRequest,
+        image_file: bytes,
         form: Mapping[str, str],
         n: int,
         seed: int | None,
     ) -> None:
         self.n = n
         self._service = service
-        self._request = request
+        self._image_file = image_file
         self._form = form
         self._seed = seed
 
     def flow(self, budget: Budget) -> Flow[ImagesResponse]:
         """Post the image, and return the images of the answer."""
-        image_file = yield Work(lambda: _image_to_send(self._request))
         answer = yield from self._service.endpoint.post(
             _PATH,
             self._form,
-            image_file,
+            self._image_file,
             n=self.n,
             build_request=self._service.session.build_request,
             budget=budget,

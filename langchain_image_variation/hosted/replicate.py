@@ -41,6 +41,7 @@ DEFAULT_REPLICATE_MODEL = "black-forest-labs/flux-redux-dev"
 _API = "https://api.replicate.com/v1"
 _SMALL_SIDE = 512  # Up to this side, a quarter of a megapixel is enough.
 _HOLD_SECONDS = 5  # How long the server holds the first answer back, so that it has the result.
+_FAILURES = ("failed", "canceled", "aborted")
 _RESERVED = frozenset(
     {"aspect_ratio", "megapixels", "num_outputs", "output_format", "redux_image", "seed"}
 )
@@ -156,19 +157,18 @@ class _Prediction(Job):
 
     def submit(self, budget: Budget) -> Flow[Image | None]:
         """Create the prediction, and wait a little for its result."""
-        return self.service.call(
-            "POST",
+        answer = yield from self.service.submit(
             self._create_path,
-            self._read,
             budget,
             json=self._body,
             headers={"prefer": SecretStr(f"wait={_HOLD_SECONDS}")},
-            keep_waiting=True,
         )
+        return self._read(answer)
 
     def poll(self, budget: Budget) -> Flow[Image | None]:
         """Ask for the result."""
-        return self.service.call("GET", str(self.path), self._read, budget, is_free=True)
+        answer = yield from self.service.poll(str(self.path), budget)
+        return self._read(answer)
 
     def _read(self, answer: Answer) -> Image | None:
         """Return the result, or None while the prediction runs."""
@@ -184,7 +184,8 @@ class _Prediction(Job):
                 )
             self.path = f"/predictions/{job_id}"
             return None
-        self.path = None
+        if status in ("succeeded", *_FAILURES):
+            self.path = None
         url = output[0] if isinstance(output, list) and output else output
         if status == "succeeded" and isinstance(url, str) and url:
             return Image(url=url)
@@ -195,7 +196,7 @@ def _failure(status: object, reason: object) -> ImageVariationError:
     """Return the error of a prediction that has no image."""
     if status == "succeeded":
         return EngineResponseError("Replicate answered without an image.")
-    if status not in ("failed", "canceled", "aborted"):
+    if status not in _FAILURES:
         return EngineResponseError("Replicate answered with an unknown status of the prediction.")
     text = reason if isinstance(reason, str) else ""
     if "NSFW" in text or "safety" in text.lower():

@@ -55,6 +55,7 @@ class Retries:
         *,
         server_advice: bool | None = None,
         answer_lost: bool = False,
+        until_deadline: bool = False,
     ) -> float | None:
         """Return the seconds to wait before the next attempt, or None if there is none.
 
@@ -66,8 +67,10 @@ class Retries:
             attempt: The number of retries so far.
             server_advice: The value of the server's `x-should-retry`.
             answer_lost: Whether the server may have made the images although the answer was lost.
+            until_deadline: Whether `max_retries` does not count.
         """
-        if attempt >= self.max_retries or isinstance(error, _PERMANENT_ERRORS):
+        has_retry = until_deadline or attempt < self.max_retries
+        if not has_retry or isinstance(error, _PERMANENT_ERRORS):
             return None
         if answer_lost:
             should_retry = self.resend_lost

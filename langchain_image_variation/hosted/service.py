@@ -27,6 +27,8 @@ from langchain_image_variation.exceptions import (
     EngineResponseError,
     ImageVariationError,
     InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
 )
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
@@ -98,8 +100,7 @@ class BilledCalls:
                 calls = "1 call" if number == 1 else f"{number} calls"
                 raise BillingLimitError(
                     f"The request needs {calls}, and {self._count} of the {self.limit:,} that "
-                    "max_billed_calls allows are used. Nothing was sent. Raise max_billed_calls, "
-                    "or make a new engine."
+                    "max_billed_calls allows are used. Nothing was sent. Raise max_billed_calls."
                 )
             self._count += number
 
@@ -110,6 +111,7 @@ class Service:
 
     Args:
         title: What errors call it.
+        default_url: Its real address, which `endpoint` may replace.
         endpoint: Its address, its key and its limits.
         session: The connections.
         result_urls: The policy for downloads of results.
@@ -117,6 +119,7 @@ class Service:
     """
 
     title: str
+    default_url: str
     endpoint: Endpoint
     session: Session
     result_urls: URLPolicy
@@ -176,6 +179,7 @@ class Service:
         )
         return cls(
             title,
+            default_url,
             endpoint,
             Session(endpoint.base_url, http_client),
             result_urls or URLPolicy(hosts=None),
@@ -194,6 +198,26 @@ class Service:
         return self.endpoint.call(
             method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
+
+    def model_not_found(self, model: str, error: NotFoundError) -> ModelNotFoundError:
+        """Return the error for a 404 to a request that names a model."""
+        message = f"{self.title} has no model {model!r}."
+        if self.endpoint.display_url.rstrip("/") != self.default_url:
+            message += f" Or is base_url wrong? {self.endpoint.address_hint}"
+        failure = ModelNotFoundError(message)
+        failure.request_id = error.request_id
+        return failure
+
+    def submit(self, path: str, budget: Budget, **options: Any) -> Flow[Answer]:
+        """Start a job, and wait for the answer even if the call is cancelled meanwhile."""
+        return self.call("POST", path, Answer.as_json, budget, keep_waiting=True, **options)
+
+    def poll(self, path: str, budget: Budget) -> Flow[Answer]:
+        """Ask for the state or the result of a job, until the service answers or time is up.
+
+        The job is paid for and runs on, so an outage of the service must not lose it.
+        """
+        return self.call("GET", path, Answer.as_json, budget, is_free=True, outlast_outages=True)
 
     def create(
         self, request: CreateImageVariationRequest, calls: Sequence[Call], model: str

@@ -69,6 +69,8 @@ class Session:
         self._client = _check_client(client, httpx.Client) or new_client(base_url)
         self._base_url = base_url
         self._process_id = os.getpid()
+        # Several threads may run flows after a fork. Without a fork, none of them takes the lock.
+        self._lock = threading.Lock()
 
     def build_request(self, method: str, url: httpx.URL, **options: object) -> httpx.Request:
         """Return a request that includes the httpx client's own headers."""
@@ -79,9 +81,9 @@ class Session:
         return Driver(self._process_client(), is_cancelled).run(flow)
 
     def close(self) -> None:
-        """Close the connections, unless they are the caller's."""
-        if self.owns_client:
-            self._process_client().close()
+        """Close the connections of this process, unless they are the caller's."""
+        if self.owns_client and not self._is_forked():
+            self._client.close()
 
     def _process_client(self) -> httpx.Client:
         """Return the client of this process.
@@ -89,9 +91,17 @@ class Session:
         A forked process has the sockets of its parent. If both sent on them, their requests and
         answers would mix.
         """
-        if self.owns_client and self._process_id != os.getpid():
-            self._client, self._process_id = new_client(self._base_url), os.getpid()
+        if self.owns_client and self._is_forked():
+            with self._lock:
+                if self._is_forked():
+                    self._client = new_client(self._base_url)
+                    # Last, because other threads read it without the lock.
+                    self._process_id = os.getpid()
         return self._client
+
+    def _is_forked(self) -> bool:
+        """Whether the client is that of a parent process."""
+        return self._process_id != os.getpid()
 
 
 class AsyncSession:

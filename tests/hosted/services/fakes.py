@@ -107,6 +107,8 @@ class FakeService:
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.faults: deque[Reply] = deque()
+        self.faults_after_post: list[Reply] = []
+        """Answers to the requests that follow the first job."""
         self.url = ""
         self.polls_until_done = 0
         self.endless_seeds: set[int] = set()
@@ -145,6 +147,9 @@ class FakeService:
             elif request.headers.get("authorization") != f"{self.scheme} {KEY}":
                 return self.unauthorized()
             reply = self.answer(request)
+            if request.method == "POST" and self.faults_after_post:
+                self.faults.extend(self.faults_after_post)
+                self.faults_after_post = []
             if request.method == "POST":
                 self.accepts_jobs.wait(60)
             if request.method == "POST" and self.lost_answers:

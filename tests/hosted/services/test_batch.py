@@ -45,7 +45,9 @@ def test_a_batch_stops_at_its_limit(
     """A batch makes no billed call above the limit, and a second run pays only for the rest."""
     command = arguments(photos, "fal", fal)
     assert main([*command, "--max-billed-calls", "3"]) != 0
-    assert "max-billed-calls" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "of the 3 that --max-billed-calls allows are used" in errors
+    assert "Nothing was sent. Raise --max-billed-calls.\n" in errors
     paid = len(fal.paths("POST"))
     assert 0 < paid <= 3
     assert main([*command, "--max-billed-calls", "10"]) == 0

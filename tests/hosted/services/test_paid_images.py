@@ -20,6 +20,7 @@ from langchain_image_variation.exceptions import (
     EngineResponseError,
     EngineTimeoutError,
     InvalidRequestError,
+    ServiceUnavailableError,
 )
 from langchain_image_variation.images.png import SquarePNG
 from tests.hosted.services.fakes import (
@@ -87,24 +88,93 @@ def test_a_lost_answer_is_not_paid_twice(service: FakeService, make_engine: Make
     assert len(service.paths("POST")) == 3
 
 
-def test_a_gateway_timeout_is_not_paid_twice(service: FakeService, make_engine: MakeEngine) -> None:
-    """After 504, the service may still be drawing, so the job is not sent again."""
-    service.faults.append(Reply(504, {"detail": "Gateway timeout."}))
-    with pytest.raises(EngineTimeoutError):
-        call_engine(make_engine(), make_request())
+@pytest.mark.parametrize(
+    ("status", "error_class"),
+    [(502, EngineConnectionError), (504, EngineTimeoutError), (524, EngineError)],
+)
+def test_a_gateway_error_is_not_paid_twice(
+    service: FakeService, make_engine: MakeEngine, status: int, error_class: type[EngineError]
+) -> None:
+    """If a gateway has no answer, the service may be drawing, so the job is not sent again."""
+    service.faults.append(Reply(status, {"detail": "Gateway error."}, {"retry-after": "0.01"}))
+    with pytest.raises(error_class):
+        call_engine(make_engine(max_billed_calls=1), make_request())
     assert len(service.received) == 1
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_refused_calls_count_once(
+    service: FakeService, make_engine: MakeEngine, status: int
+) -> None:
+    """A call that the service itself refuses is sent again, and counted once."""
+    service.faults.append(Reply(status, {"detail": "Not now."}, {"retry-after": "0.01"}))
+    response = call_engine(make_engine(max_billed_calls=1), make_request())
+    assert SquarePNG(response.data[0].read()).side == 256
+    assert len(service.paths("POST")) == 2
 
 
 @JOBS
 def test_lost_polls_are_repeated(service: FakeService, make_engine: MakeEngine) -> None:
     """Asking again how far a job is costs nothing, so a gateway that gives up does no harm."""
     service.polls_until_done = 1
-    make_fault_after_post(
-        service, Reply(504, {"detail": "Gateway timeout."}, {"retry-after": "0.01"})
-    )
+    service.faults_after_post = [
+        Reply(504, {"detail": "Gateway timeout."}, {"retry-after": "0.01"})
+    ]
     response = call_engine(make_engine(), make_request())
     assert SquarePNG(response.data[0].read()).side == 256
     assert len(service.paths("POST")) == 1
+
+
+OUTAGE = [
+    Reply(0),
+    *[
+        Reply(status, {"detail": "Try again."}, {"retry-after": "0.01"})
+        for status in (429, 500, 502, 503, 504)
+    ],
+]
+"""How a service answers for a while. There are more answers than `max_retries` allows."""
+
+
+@JOBS
+@pytest.mark.parametrize("part", ["status", "result"])
+def test_an_outage_does_not_cost_a_job(
+    name: str, service: FakeService, make_engine: MakeEngine, part: str
+) -> None:
+    """A job that was accepted is asked for until the service answers again, and not cancelled."""
+    outage = iter(OUTAGE)
+    answer = service.answer
+    service.polls_until_done = 1
+
+    def answer_after_outage(request: Received) -> Reply:
+        # Replicate answers both requests at the same path.
+        if request.method == "GET" and (part == "status" or "/status" not in request.path):
+            return next(outage, None) or answer(request)
+        return answer(request)
+
+    service.answer = answer_after_outage  # type: ignore[method-assign]  # The fake is the test's own.
+    response = call_engine(make_engine(), make_request())
+    assert SquarePNG(response.data[0].read()).side == 256
+    assert next(outage, None) is None
+    assert (len(service.paths("POST")), service.cancelled) == (1, [])
+
+
+@JOBS
+def test_an_outage_is_raised_at_the_deadline(service: FakeService, make_engine: MakeEngine) -> None:
+    """If an outage lasts beyond the deadline, its error is raised in time to cancel the job."""
+    answer = service.answer
+    delays = iter(["0.01"] * 4)
+
+    def refuse_polls(request: Received) -> Reply:
+        if request.method == "GET":
+            return Reply(503, b"busy", {"retry-after": next(delays, "60")})
+        return answer(request)
+
+    service.polls_until_done = 1
+    service.answer = refuse_polls  # type: ignore[method-assign]  # As above.
+    with pytest.raises(ServiceUnavailableError):
+        call_engine(make_engine(deadline=30), make_request())
+    assert len(service.paths("GET")) == 5
+    assert len(service.cancelled) == 1
 
 
 def test_an_interrupt_stops_all_calls(
@@ -253,19 +323,46 @@ def test_a_fork_has_its_own_connections(replicate: FakeReplicate) -> None:
     assert ports[False].isdisjoint(ports[True])
 
 
+FORK_AND_COUNT = """
+import os, sys, time
+import httpx
+from langchain_image_variation import load_engine
+from langchain_image_variation.engines.call import call_engine
+from tests.hosted.services.requesting import make_request
+
+opened = []
+
+class CountedClient(httpx.Client):
+    def __init__(self, **options):
+        opened.append(os.getpid())
+        time.sleep(0.2)  # So that all threads of a request are here at the same time.
+        super().__init__(**options)
+
+httpx.Client = CountedClient
+engine = load_engine("replicate", base_url=sys.argv[1], api_key=sys.argv[2], seed=1)
+child = os.fork()
+if not child:
+    if sys.argv[3] == "close":
+        engine.close()
+    else:
+        call_engine(engine, make_request(4))
+        engine.close()
+    print(opened.count(os.getpid()), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.parametrize(("action", "opened"), [("call", 1), ("close", 0)])
+def test_a_fork_opens_one_client_if_any(replicate: FakeReplicate, action: str, opened: int) -> None:
+    """The threads of a forked process share one new client, and closing the engine opens none."""
+    command = [sys.executable, "-c", FORK_AND_COUNT, replicate.url, KEY, action]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output.split() == [str(opened)]
+
+
 def recraft_answer(**extras: object) -> Reply:
     """Return an answer of Recraft with one image."""
     image = base64.b64encode(drawn_image(1, 1024)).decode()
     return Reply(200, {"created": 1, "data": [{"b64_json": image}], **extras})
-
-
-def make_fault_after_post(service: FakeService, reply: Reply) -> None:
-    """Let the second request fail."""
-    answer = service.answer
-
-    def answer_first(request: Received) -> Reply:
-        service.answer = answer  # type: ignore[method-assign]  # The fake is the test's own.
-        service.faults.append(reply)
-        return answer(request)
-
-    service.answer = answer_first  # type: ignore[method-assign]  # As above.

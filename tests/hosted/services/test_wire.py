@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image as PILImage
 
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.loading import load_engine
@@ -55,6 +56,24 @@ def test_recraft_is_asked_for_six_at_most(recraft: FakeRecraft, open_engine: Ope
     """Ten images without a seed are two billed calls, of six and of four."""
     call_engine(open_engine("recraft", recraft), make_request(10))
     assert sorted(int(one.form["n"]) for one in recraft.received) == [4, 6]
+
+
+def test_recraft_images_are_prepared_once(
+    recraft: FakeRecraft, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls of one request share the image that is sent."""
+    enlarged: list[tuple[int, int]] = []
+    resize = PILImage.Image.resize
+
+    def count_enlarged(image: PILImage.Image, size: tuple[int, int], *options: Any) -> Any:
+        if size > image.size:
+            enlarged.append(size)
+        return resize(image, size, *options)
+
+    monkeypatch.setattr(PILImage.Image, "resize", count_enlarged)
+    call_engine(open_engine("recraft", recraft, seed=1), make_request(3))
+    assert enlarged == [(256, 256)]
+    assert len({one.form["image"] for one in recraft.received}) == 1
 
 
 def test_recraft_makes_each_seed_alone(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
@@ -122,6 +141,14 @@ def test_fal_never_returns_a_black_image(fal: FakeFal, open_engine: OpenEngine) 
             image.read()
 
 
+def test_refusals_without_an_image_are_named(fal: FakeFal, open_engine: OpenEngine) -> None:
+    """If fal.ai leaves out the image that its safety checker refused, the error says why."""
+    refusal = Reply(200, {"images": [], "has_nsfw_concepts": [True]})
+    fal.faults_after_post = [Reply(200, {"status": "COMPLETED"}), refusal]
+    with pytest.raises(ContentPolicyError):
+        call_engine(open_engine("fal", fal), make_request())
+
+
 def test_all_refused_images_raise(fal: FakeFal, open_engine: OpenEngine) -> None:
     """If every image is refused, so is the request."""
     fal.refused_seeds = {4, 5}
@@ -187,6 +214,45 @@ def test_failed_predictions_are_errors(
     with pytest.raises(error_class, match=reason[:20] or "failed"):
         call_engine(open_engine("replicate", replicate, seed=1), make_request())
     assert len(replicate.received) == 1
+
+
+@pytest.mark.parametrize("resend_lost", [False, True])
+@pytest.mark.parametrize("polls", [0, 1])
+def test_final_failures_are_asked_for_once(
+    replicate: FakeReplicate, open_engine: OpenEngine, polls: int, resend_lost: bool
+) -> None:
+    """A prediction that failed is neither asked for nor made again."""
+    replicate.errors_by_seed = {1: "CUDA out of memory"}
+    replicate.polls_until_done = polls
+    with pytest.raises(EngineError, match="CUDA"):
+        call_engine(
+            open_engine("replicate", replicate, seed=1, resend_lost=resend_lost), make_request()
+        )
+    assert len(replicate.paths("POST")) == 1
+    assert len(replicate.paths("GET")) == polls
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_unknown_states_are_asked_for_once(
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
+) -> None:
+    """A state that the service does not document is raised at once, and the job is cancelled."""
+    service: FakeService = {"fal": fal, "replicate": replicate}[name]
+    service.polls_until_done = 1
+    service.faults_after_post = [Reply(200, {"id": "p0", "status": "dreaming"})]
+    with pytest.raises(EngineResponseError, match="unknown status"):
+        call_engine(open_engine(name, service), make_request())
+    assert len(service.paths("GET")) == 1
+    assert len(service.cancelled) == 1
+
+
+def test_missing_images_are_asked_for_once(fal: FakeFal, open_engine: OpenEngine) -> None:
+    """A result of fal.ai without an image is raised at once."""
+    fal.faults_after_post = [Reply(200, {"status": "COMPLETED"}), Reply(200, {"images": []})]
+    with pytest.raises(EngineResponseError, match="without an image"):
+        call_engine(open_engine("fal", fal), make_request())
+    assert len(fal.paths("GET")) == 2
+    assert fal.cancelled == []
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
@@ -276,6 +342,32 @@ def test_unknown_models_are_named(
     service: FakeService = {"fal": fal, "replicate": replicate}[name]
     with pytest.raises(ModelNotFoundError, match="no model 'nobody/nothing'"):
         call_engine(open_engine(name, service), make_request(model="nobody/nothing"))
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_unknown_models_doubt_a_base_url(
+    name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
+) -> None:
+    """A 404 at another address than the service's own may be the fault of base_url."""
+    service: FakeService = {"fal": fal, "replicate": replicate}[name]
+    service.faults.append(Reply(404, b"not found", {"x-request-id": "req-404"}))
+    with pytest.raises(ModelNotFoundError) as caught:
+        call_engine(open_engine(name, service), make_request(model="nobody/nothing"))
+    address = {"fal": "https://queue.fal.run", "replicate": "https://api.replicate.com/v1"}[name]
+    assert caught.value.message.endswith(
+        f"has no model 'nobody/nothing'. Or is base_url wrong? The service is at {address}."
+    )
+    assert caught.value.request_id == "req-404"
+
+
+@pytest.mark.parametrize("name", ["fal", "replicate"])
+def test_unknown_models_at_the_real_address(name: str) -> None:
+    """At the service's own address, only the model can be wrong."""
+    answer = httpx.MockTransport(lambda request: httpx.Response(404, text="not found"))
+    with httpx.Client(transport=answer) as client:
+        engine = load_engine(name, api_key=KEY, http_client=client)
+        with pytest.raises(ModelNotFoundError, match=r"has no model 'nobody/nothing'\.$"):
+            call_engine(engine, make_request(model="nobody/nothing"))
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate"])
