@@ -72,7 +72,7 @@ def test_response_format_needs_a_response(folder: Path, value: str) -> None:
     """`--response-format` without a printed response is an error."""
     result = run(folder, "a.png", "--response-format", value)
     assert result.returncode == 2
-    assert "--response-format is the form of the images in the printed response" in result.stderr
+    assert "--response-format applies only to a printed response. Add --json" in result.stderr
     printed = run(folder, "a.png", "--response-format", value, "--format", "raw")
     assert list(json.loads(printed.stdout)["data"][0]) == [value]
 
@@ -102,12 +102,12 @@ def test_a_request_on_standard_input(folder: Path, text: str) -> None:
         ("a.png", "it has no fields"),
         ("[1]", "it has no fields"),
         ("prompt: a cat\nimage: a.png", "'prompt' is not a field of the request"),
-        ("n: 2", "image must be the path of an image"),
-        ("image: '-'", "image must be the path of an image"),
-        ("image: [a.png]", "image must be text"),
+        ("n: 2", '"image" must be the path of an image'),
+        ("image: '-'", '"image" must be the path of an image'),
+        ("image: [a.png]", '"image" must be text'),
         ("image: a.png\nn: two", "--n must be a whole number from 1 to 10, got 'two'"),
         ("image: a.png\nn: true", "--n must be a whole number from 1 to 10"),
-        ("image: a.png\nsize: 1x1", "size must be one of 256x256, 512x512, 1024x1024"),
+        ("image: a.png\nsize: 1x1", '"size" must be one of 256x256, 512x512, 1024x1024'),
         ("image: a.png\nresponse_format: url", "Add --json, or --format json"),
         ("image: !!python/name:os.system a", "it is neither YAML nor JSON"),
         ("a" * 70_000, "it has more than 65,536 bytes"),

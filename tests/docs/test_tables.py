@@ -305,7 +305,7 @@ def test_the_page_of_engines_lists_all() -> None:
     """The comparison of engines has a row for each engine, and says which ones are billed."""
     head = (
         "| engine | makes | prompt | seed | images per billed call | strength | "
-        "what leaves your machine | price |"
+        "what leaves your machine | price | license |"
     )
     rows = table("docs/engines.md", head)
     assert sorted(rows) == sorted(f"`{name}`" for name in (AUTO, *engine_names()))

@@ -182,8 +182,8 @@ def test_alpha_moves_with_the_image(mode: str, strength: float) -> None:
     assert abs(pixels[..., -1].mean() / alpha.mean() - 1) < 0.4
     if mode == "RGBA":
         opaque = pixels[pixels[..., -1] > 128]
-        # The strongest light tints by 28. The hidden color would add far more.
-        assert opaque[:, 0].mean() < 32
+        # The strongest light tints by 33. The hidden color would add far more.
+        assert opaque[:, 0].mean() < 36
 
 
 def test_opaque_alpha_stays_opaque() -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 __all__ = ["Schedule", "schedule"]
 
-# Chosen by eye, on photos and drawings. At 0.5, the change of view and light is plain to see. A closer
-# crop adds little to it, and cuts more. At 1, all are as large as faces, buildings and horizons allow.
+# Chosen by eye, on photos and drawings. At 0.5, the change of view and light is plain to see. A
+# closer crop adds little to it, and cuts more. At 1, all are as large as faces, buildings and
+# horizons allow.
 # Sway is what nobody notices. Reach and share belong to arrangements. The last three shares differ
 # by more than a sketch may miss, so change rises from each to the next. Firmness rises at the end,
 # where the sketches with the fewest faults would otherwise be those that changed too little.
