@@ -82,12 +82,13 @@ def test_views_of_consecutive_seeds_differ() -> None:
 
 
 def test_shots_show_other_sides() -> None:
-    """Four consecutive shots differ in side, mirrored or not, and three of them are mirrored."""
+    """Four consecutive shots differ in side, mirrored or not. Multiples of 4 are not mirrored."""
     for first in range(8):
         shots = [Shot.of(seed) for seed in range(first, first + 4)]
         assert len({shot.side for shot in shots}) == 4
         mirrored_sides = {shot.side for shot in shots if shot.is_mirrored}
         assert len(mirrored_sides) == sum(shot.is_mirrored for shot in shots) == 3
+        assert Shot.of(first).is_mirrored is (first % 4 != 0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

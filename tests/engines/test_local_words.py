@@ -1,5 +1,6 @@
 import itertools
 import math
+import tracemalloc
 from functools import cache
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def test_bars_windows_and_noise_are_not_words() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
     for image in (fence, windows, noise, np.zeros_like(noise), np.full_like(noise, 255)):
         assert not has_words(image)
+
+
+def test_thousands_of_small_parts_take_little_memory() -> None:
+    """An image full of small hooks, each of which could be a letter, takes a few megabytes."""
+    hooks = np.full((256, 256), 230, dtype=np.uint8)
+    for top, left in itertools.product(range(1, 250, 6), range(1, 252, 4)):
+        hooks[top : top + 5, left] = hooks[top + 4, left : left + 2] = 20
+    tracemalloc.start()
+    try:
+        assert not has_words(hooks)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
 
 
 def test_connected_parts_are_found() -> None:

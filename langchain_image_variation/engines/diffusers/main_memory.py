@@ -11,7 +11,7 @@ from pathlib import Path
 from langchain_image_variation.engines.diffusers.byte_sizes import describe_memory
 from langchain_image_variation.exceptions import EngineError
 
-__all__ = ["check_main_memory", "free_main_memory", "least_bytes_to_load"]
+__all__ = ["check_main_memory", "free_main_memory", "least_bytes_to_load", "main_memory_hint"]
 
 _WEIGHTS = (".safetensors", ".bin")
 """The suffixes of files of weights. A component may come in both formats."""
@@ -63,13 +63,24 @@ def check_main_memory(model: str, folders: Iterable[Path], dtype: str, free_byte
     """
     least_bytes = least_bytes_to_load(folders, dtype)
     if least_bytes > free_bytes:
-        half = "pass dtype='bfloat16', which needs half, " if dtype == "float32" else ""
         raise EngineError(
             f"Loading the model {model!r} needs at least {describe_memory(least_bytes)} of "
             f"main memory, but only {describe_memory(free_bytes)} is free.",
-            hint=f"Close other programs, {half}choose a smaller model (`image-variation engines` "
-            "lists them), or use a machine with more memory.",
+            hint=main_memory_hint(dtype),
         )
+
+
+def main_memory_hint(dtype: str) -> str:
+    """Return what to do if a model has no room in the main memory.
+
+    Args:
+        dtype: The type of its numbers in memory.
+    """
+    half = "pass dtype='bfloat16', which needs half, " if dtype == "float32" else ""
+    return (
+        f"Close other programs, {half}choose a smaller model (`image-variation engines` lists "
+        "them), or use a machine with more memory."
+    )
 
 
 def _smallest_format(folder: Path) -> int:

@@ -13,7 +13,10 @@ from langchain_image_variation.engines.diffusers.devices import (
 )
 from langchain_image_variation.engines.diffusers.families import Family, Pipelines, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
-from langchain_image_variation.engines.diffusers.main_memory import check_main_memory
+from langchain_image_variation.engines.diffusers.main_memory import (
+    check_main_memory,
+    main_memory_hint,
+)
 from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
 from langchain_image_variation.engines.diffusers.placement import Workload, plan_placement
@@ -128,7 +131,7 @@ class ModelLoader:
         except Exception as error:
             if isinstance(error, ImageVariationError) or progress_reporter().listener_failed:
                 raise
-            raise self._make_error(error) from error
+            raise self._make_error(error, dtype) from error
         workload = Workload.measure(loaded.pipelines, family.side(loaded), dtype)
         placement = plan_placement(
             device,
@@ -162,13 +165,18 @@ class ModelLoader:
             download=options.download,
         )
 
-    def _make_error(self, error: Exception) -> EngineError:
-        """Return the error for one of diffusers, transformers or torch, without its text."""
+    def _make_error(self, error: Exception, dtype: str) -> EngineError:
+        """Return the error for one of diffusers, transformers or torch, without its text.
+
+        Args:
+            error: Its error.
+            dtype: The type of the model's numbers in memory.
+        """
         name = model_name(self._options.model)
         if is_out_of_memory(error):
             return EngineError(
-                f"The main memory is too small to load the model {name!r}. Close other "
-                "programs, or choose a smaller model."
+                f"The main memory is too small to load the model {name!r}.",
+                hint=main_memory_hint(dtype),
             )
         if isinstance(error, ImportError):
             return EngineError(

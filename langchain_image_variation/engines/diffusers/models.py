@@ -65,13 +65,20 @@ def model_name(model: str | Path) -> str:
         return Path(absolute_model(folder)).name or "model"
     if isinstance(model, str) and _REPOSITORY.fullmatch(model):
         return model
-    similar = get_close_matches(model.lower(), PRESETS, n=1) if isinstance(model, str) else []
-    suggestion = "".join(f" Did you mean {name!r}?" for name in similar)
+    similar = _find_similar(model) if isinstance(model, str) else None
+    suggestion = f" Did you mean {excerpt(similar)}?" if similar else ""
     raise InvalidRequestError(
         f"model must be one of {', '.join(PRESETS)}, a repository such as 'owner/name', or a "
         f"folder such as './name', got {excerpt(model)}.{suggestion}",
         param="model",
     )
+
+
+def _find_similar(model: str) -> str | None:
+    """Return the folder or the preset that somebody who wrote `model` may mean, if any."""
+    if model and os.path.isfile(os.path.join(model, INDEX_NAME)):
+        return f"./{model}"
+    return next(iter(get_close_matches(model.lower(), PRESETS, n=1)), None)
 
 
 def absolute_model(model: str | Path) -> str | Path:

@@ -45,11 +45,11 @@ T = TypeVar("T")
 class LocalEngine:
     """Makes variations from the pixels of the image itself: no weights, no network, no key.
 
-    Variations look like more pictures of the same thing: from a slightly different place, from the
-    other side, and at another hour. The images of consecutive seeds differ in all of these. Above a
-    strength of 0.6, the patches of textures and of many small things are rearranged. The engine
-    never draws a shape that is not in the source. Gray images stay gray, and alpha moves with the
-    image.
+    Variations look like more pictures of the same thing: from a slightly different place, often
+    mirrored, and at another hour. The images of consecutive seeds differ in place and light. They
+    are mirrored, too, unless their seed is a multiple of 4. Above a strength of 0.6, the patches of
+    textures and of many small things are rearranged. The engine never draws a shape that is not in
+    the source. Gray images stay gray, and alpha moves with the image.
 
     You can use one engine from many threads at once.
 

@@ -1,11 +1,11 @@
 """The shots of a series: what a seed asks for.
 
 Consecutive seeds differ on purpose, like the pictures that somebody takes of one thing: in their
-light, in the part of the scene, in the distance, and in which side is left. Each is a function of
-the seed alone, so image i of seed s is image 1 of seed s + i - 1.
+light, in the part of the scene, and in the distance. Each is a function of the seed alone, so image
+i of seed s is image 1 of seed s + i - 1.
 
-Three of four are mirrored, because people accept a mirrored image as another picture more often
-than one that differs only in view and light.
+Images are mirrored unless their seed is a multiple of 4, because people accept a mirrored image as
+another picture more often than one that differs only in view and light.
 """
 
 from dataclasses import dataclass

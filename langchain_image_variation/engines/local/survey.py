@@ -77,7 +77,8 @@ class Survey:
     """Whether the source has neither text nor the form of a logo."""
 
     may_rearrange: bool
-    """Whether the source is a texture or many small things, without text or long straight lines."""
+    """Whether the source is a texture or many small things. Logos, most text and images with long
+    straight lines are neither."""
 
     may_bend: bool
     """Whether bending goes unnoticed: no faces, long straight lines, text or logos."""

@@ -57,6 +57,10 @@ _CROWDS = (16, 40, 100)
 """Up to how many parts of its size a line of two, three or four letters counts. Among more, leaves,
 fur or beans make such a line by chance."""
 
+_COMPARISONS = 2**17
+"""How many pairs of parts are compared at once. An image may have thousands of small parts, and
+comparing each with each at once would take hundreds of megabytes."""
+
 _PAIR_CROSSED, _PAIR_GROUND_SPREAD, _PAIR_LENGTH = 1.2, 0.5, 3
 """Stricter limits for a line of two letters, which chance makes more often. The last is the length
 of the line in heights."""
@@ -168,13 +172,23 @@ def _neighbors(
     )
     thickness = parts.area[letters] / parts.run_count[letters]
     tone, difference = ink[letters], contrast[letters]
-    # Only letters that are near each other are compared further.
     height = bottom - top
-    lower = np.minimum(height[:, None], height)
-    gap = left - right[:, None]
-    shared = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
-    is_near = (gap <= _FARTHEST * lower) & (gap >= _NEAREST * lower) & (left > left[:, None])
-    one, other = np.nonzero(is_near & (shared >= _SHARED * lower))
+
+    def find_near(first: int, last: int) -> tuple[Indices, Indices]:
+        """Return the letters from `first` to before `last`, each with those that follow it."""
+        rows = slice(first, last)
+        lower = np.minimum(height[rows, None], height)
+        gap = left - right[rows, None]
+        shared = np.minimum(bottom[rows, None], bottom) - np.maximum(top[rows, None], top)
+        is_near = (gap <= _FARTHEST * lower) & (gap >= _NEAREST * lower)
+        is_near &= (left > left[rows, None]) & (shared >= _SHARED * lower)
+        near, following = np.nonzero(is_near)
+        return near + first, following
+
+    # Only letters that are near each other are compared further.
+    count = max(1, _COMPARISONS // len(letters))
+    blocks = [find_near(first, first + count) for first in range(0, len(letters), count)]
+    one, other = (np.concatenate(indices) for indices in zip(*blocks, strict=True))
 
     def is_alike(values: Doubles | Indices, ratio: float) -> NDArray[np.bool_]:
         a, b = values[one], values[other]

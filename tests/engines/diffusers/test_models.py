@@ -163,3 +163,22 @@ def test_a_misspelled_preset_is_suggested() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         model_name("magic")
     assert "mean" not in caught.value.message
+
+
+def test_a_folder_without_its_dot_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a model's folder gets the suggestion to start with "./", and other names none."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "sd-variation", "a/b/c"):
+        write_index(tmp_path / name, {"_class_name": "KandinskyV22Pipeline"})
+        with pytest.raises(InvalidRequestError) as caught:
+            model_name(name)
+        assert caught.value.message.endswith(f"got {name!r}. Did you mean './{name}'?")
+        assert model_name(f"./{name}") == Path(name).name
+    (tmp_path / "empty").mkdir()
+    write_index(tmp_path, {"_class_name": "KandinskyV22Pipeline"})
+    for name in ("empty", "", "mine\0"):
+        with pytest.raises(InvalidRequestError) as caught:
+            read_model(name, None, find_nothing)
+        assert "mean" not in caught.value.message

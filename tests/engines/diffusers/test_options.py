@@ -1,4 +1,5 @@
 import gc
+import json
 import os
 import shutil
 from pathlib import Path
@@ -213,6 +214,26 @@ def test_a_damaged_model_is_an_error(
         )
     )
     assert str(tmp_path) not in caught.value.message
+    engine.close()
+
+
+@pytest.mark.parametrize(("dtype", "is_hinted"), [("float32", True), ("bfloat16", False)])
+def test_loading_may_run_out_of_memory(
+    dtype: str, is_hinted: bool, tiny_model: MakeTinyModel, tmp_path: Path
+) -> None:
+    """If memory runs out while a model is loaded, the error suggests numbers of half the size."""
+    folder = shutil.copytree(tiny_model("sd-variations"), tmp_path / "mine")
+    config = folder / "scheduler" / "scheduler_config.json"
+    # The scheduler keeps a number for each of its steps: here, those take four petabytes.
+    steps = {"num_train_timesteps": 10**15}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **steps}))
+    engine = make_engine(folder, dtype=dtype)
+    with pytest.raises(EngineError) as caught:
+        engine.create_variation(make_request())
+    assert caught.value.problem == "The main memory is too small to load the model 'mine'."
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("Close other programs, ")
+    assert ("pass dtype='bfloat16'" in caught.value.hint) is is_hinted
     engine.close()
 
 

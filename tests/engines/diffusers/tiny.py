@@ -265,7 +265,10 @@ def _save_kandinsky(folder: Path) -> None:
             attention_head_dim=4,
             resnet_time_scale_shift="scale_shift",
         ),
-        scheduler=diffusers.DDPMScheduler(beta_schedule="linear", beta_start=0.00085),
+        # Like the real one, the U-Net also predicts the variance, in half of its channels.
+        scheduler=diffusers.DDPMScheduler(
+            beta_schedule="linear", beta_start=0.00085, variance_type="learned_range"
+        ),
         movq=diffusers.VQModel(
             block_out_channels=(32, 64),
             down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),

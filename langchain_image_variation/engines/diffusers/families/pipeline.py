@@ -134,7 +134,11 @@ def choose_scheduler(pipeline: Any, scheduler: str) -> None:
     if scheduler == "dpm-solver++" or (
         scheduler == "auto" and isinstance(pipeline.scheduler, PNDMScheduler)
     ):
-        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+        # DPM-Solver++ uses no predicted variance. With the model's variance_type, it would keep
+        # three channels, as for pixels. Without it, the pipeline that gets a variance drops it.
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+            pipeline.scheduler.config, variance_type=None
+        )
 
 
 def unet_side(pipeline: Any) -> int:
