@@ -57,6 +57,16 @@ MODELS_SECONDS = 5.0
 MAX_MODELS_BYTES = 4 * 1024 * 1024
 """The maximum length of the upstream's list of models, in bytes. The vendor's takes 20 KB, and that
 of a gateway with hundreds of models less than 1 MB."""
+_NOT_FOR_MODELS = frozenset(
+    {
+        # Compressed, a short list could expand to gigabytes.
+        b"accept-encoding",
+        # The body is not sent.
+        *(b"content-length", b"transfer-encoding"),
+        # They ask for a part or a 304.
+        *(b"if-modified-since", b"if-none-match", b"range"),
+    }
+)
 
 
 class Upstream:
@@ -194,9 +204,7 @@ class Upstream:
             HTTPException: If the upstream does not answer 200.
             ValueError: If the list is too long or compressed.
         """
-        # Compressed, a short list could expand to gigabytes. Others may ask for a part or a 304.
-        dropped_names = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
-        headers = [pair for pair in self._headers(request) if pair[0] not in dropped_names]
+        headers = [pair for pair in self._headers(request) if pair[0] not in _NOT_FOR_MODELS]
         core_request = httpcore.Request(
             "GET",
             self._address.models(request.scope["query_string"]),

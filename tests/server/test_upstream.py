@@ -225,6 +225,20 @@ def test_models_are_merged(open_door: tuple[str, FakeVendor]) -> None:
     assert vendor.headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_request_for_models_may_have_a_body(
+    open_door: tuple[str, FakeVendor], framing: str
+) -> None:
+    """The body of a request for the list of models is not sent on, and the lists are merged."""
+    address, vendor = open_door
+    body = b"{}" if framing == "length" else iter([b"{}"])
+    answer = httpx.request("GET", f"{address}/v1/models", content=body, headers=KEY)
+    assert answer.status_code == 200
+    assert "gpt-9" in [model["id"] for model in answer.json()["data"]]
+    assert vendor.requests[-1][2] == b""
+    assert not vendor.headers.keys() & {"content-length", "transfer-encoding"}
+
+
 @pytest.mark.parametrize(
     "answer",
     [
