@@ -252,13 +252,15 @@ def test_a_request_for_models_may_have_a_body(
         b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 5_000_000,
         b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "a", "created": NaN}]}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "a", "x": 1e400}]}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "a"}], "x": [-1e400]}',
         b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "\\ud800"}]}',
         b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": ' + b"9" * 5000 + b"}]}",
         b'HTTP/1.1 200 OK\r\n\r\n{"data": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
     ids=[
         *("reset", "401", "no data", "no object", "no names", "no JSON", "gzip", "redirect"),
-        *("huge", "NaN", "surrogate", "large number", "deep"),
+        *("huge", "NaN", "infinite", "infinite field", "surrogate", "large number", "deep"),
     ],
 )
 def test_our_models_need_no_upstream(
