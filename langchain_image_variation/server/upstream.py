@@ -25,6 +25,7 @@ from langchain_image_variation.http.connections import Connections
 from langchain_image_variation.numbers import check_seconds
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.draining import refuse_while_draining
+from langchain_image_variation.server.endpoint import address_advice
 from langchain_image_variation.server.forwarded_answer import (
     CONNECTION_ERRORS,
     ForwardedAnswer,
@@ -127,7 +128,8 @@ class Upstream:
         """
         self._check_access(request)
         url = self._address.for_scope(request.scope)
-        if url is None:
+        # An image that is sent to almost the right address is not for the upstream.
+        if url is None or address_advice(request.scope):
             raise HTTPException(404)
         if request.method not in METHODS:
             raise HTTPException(405, headers={"Allow": ", ".join(METHODS)})

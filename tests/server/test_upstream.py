@@ -110,6 +110,25 @@ def test_headers_are_passed_on(open_door: tuple[str, FakeVendor]) -> None:
     assert headers == kept | {"content-length": "2", "accept": "*/*"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/images/variations/", "/v1//images/variations", "/v1/images/variations//"),
+        *("/v1/v1/images/variations", "/v1/Images/Variations", "/v1/openai/images/variations"),
+        *("/v1/images/variations%2F", "/v1%2Fimages/variations/"),
+    ],
+)
+def test_almost_our_path_is_not_forwarded(open_door: tuple[str, FakeVendor], path: str) -> None:
+    """An image sent to almost the right address stays here, and the error names the right one."""
+    address, vendor = open_door
+    vendor.requests.clear()
+    files = {"image": ("a.png", square_png(8))}
+    answer = httpx.post(f"{address}{path}", files=files, headers=KEY)
+    assert answer.status_code == 404
+    assert "Use /v1/images/variations: the base URL" in answer.json()["error"]["message"]
+    assert vendor.requests == []
+
+
 def test_answers_are_passed_back(open_door: tuple[str, FakeVendor]) -> None:
     """The upstream's own error comes back unchanged, without what is for its own host."""
     address, _ = open_door
