@@ -20,6 +20,7 @@ from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
 from tests.server.serving import server_process, serving
 from tests.server.upstreams import (
+    HOST_HEADERS,
     UPSTREAM_HEADERS,
     FakeVendor,
     forwarding,
@@ -139,7 +140,7 @@ def test_answers_are_passed_back(open_door: tuple[str, FakeVendor]) -> None:
     assert {name: answer.headers[name] for name in expected} == expected
     assert answer.headers["content-length"] == str(len(answer.content))
     assert answer.headers.get_list("date") == [answer.headers["date"]]
-    for name in ("set-cookie", "alt-svc", "access-control-allow-origin", "x-hop"):
+    for name in (*HOST_HEADERS, "set-cookie", "alt-svc", "access-control-allow-origin", "x-hop"):
         assert name not in answer.headers
 
 
