@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from starlette.testclient import TestClient
 
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
@@ -473,6 +474,19 @@ def test_the_environments_proxy_is_used(tmp_path: Path, monkeypatch: pytest.Monk
     assert received.text == "hi"
     assert heads[0].startswith(b"GET http://api.example/base/v1/chat?a=b HTTP/1.1\r\n")
     assert b"\r\nhost: api.example\r\n" in heads[0].lower()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_another_event_loop_may_take_over(tmp_path: Path, host: str) -> None:
+    """An app goes on once its event loop has ended, as in a test client without a lifespan."""
+    with serving(FakeVendor().app) as upstream:
+        app = create_app(
+            "instant", upstream=upstream.replace("127.0.0.1", host), store_dir=tmp_path
+        )
+        # Without `with`, each request runs in a loop of its own.
+        client = TestClient(app, base_url="http://localhost")
+        for _ in range(3):
+            assert client.get("/v1/chat").status_code == 200
 
 
 def test_connections_are_kept(tmp_path: Path) -> None:
