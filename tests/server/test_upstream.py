@@ -431,6 +431,23 @@ def test_serve_has_the_options(tmp_path: Path) -> None:
     assert vendor.headers["authorization"] == "Bearer sk-upstreams"
 
 
+@pytest.mark.parametrize("path", ["", "/", "/v1"])
+def test_serve_notes_an_upstream_without_a_path(tmp_path: Path, path: str) -> None:
+    """`serve` says so at its start if the URL of the upstream has no path, which is often `/v1`."""
+    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--engine", "instant"]
+    options = ["--port", "0", "--store-dir", str(tmp_path)]
+    url = f"http://127.0.0.1:9{path}"
+    with server_process(*command, *options, "--upstream", url) as (process, _):
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(5)]
+    assert lines[3].endswith(f" go to {url}.\n")
+    note = (
+        "That URL has no path. If clients of the upstream use http://127.0.0.1:9/v1, "
+        "pass --upstream http://127.0.0.1:9/v1.\n"
+    )
+    assert (lines[4] == note) == (path != "/v1")
+
+
 def test_serve_refuses_a_key_that_anyone_could_use(tmp_path: Path) -> None:
     """`serve` does not start with a key for the upstream, but none for itself."""
     command = [sys.executable, "-m", "langchain_image_variation", "serve", "--engine", "instant"]
