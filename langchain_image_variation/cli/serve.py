@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.engine_options import (
@@ -135,7 +136,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "--upstream",
         metavar="URL",
         help="the URL of a server that gets every request below /v1 that this one does not answer "
-        "itself, such as https://api.openai.com/v1",
+        "itself: what its clients set as OPENAI_BASE_URL, which usually ends in /v1, such as "
+        "https://api.openai.com/v1",
     )
     add(
         "--upstream-api-key",
@@ -241,6 +243,12 @@ def _address_printer(api_key: str | None, upstream: str | None) -> Callable[[str
         print(f"  OPENAI_API_KEY={clients_key}")
         if upstream is not None:
             print(f"Requests below {address}/v1 that it does not answer itself go to {upstream}.")
+            if not urlsplit(upstream).path.strip("/"):
+                usual_url = f"{upstream.rstrip('/')}/v1"
+                print(
+                    f"That URL has no path. If clients of the upstream use {usual_url}, pass "
+                    f"--upstream {usual_url}."
+                )
         if is_public and api_key is None:
             print(
                 "On other machines, use this machine's address instead, or a name that you allow "

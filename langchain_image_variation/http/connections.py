@@ -2,21 +2,23 @@
 
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from time import monotonic
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import anyio
 import httpcore
 import httpx
+from anyio.lowlevel import EventLoopToken, current_token
 
 from langchain_image_variation.http.proxy import find_proxy
 from langchain_image_variation.http.tls import ssl_context
 
 __all__ = ["Connections"]
 
+_Value = TypeVar("_Value")
 _KEEP_ALIVE_SECONDS = 3.0
 """How long an unused connection is kept. Common servers close theirs after 5 seconds (uvicorn,
 Node). A request that meets the close fails, and cannot be sent again."""
@@ -24,6 +26,28 @@ _MAX_IDLE_CONNECTIONS = 100
 """How many unused connections are kept."""
 _MAX_LOOKUPS = 8
 """How many names are resolved at once. A resolver that hangs keeps this many threads."""
+
+
+class _PerLoop(Generic[_Value]):
+    """A value that works in one event loop only. Another loop gets a new one.
+
+    The old one is dropped, because nothing can be awaited once its loop has ended.
+
+    Args:
+        make: Makes the value.
+    """
+
+    def __init__(self, make: Callable[[], _Value]) -> None:
+        self._make = make
+        self._latest: tuple[EventLoopToken, _Value] | None = None
+
+    def get(self) -> _Value:
+        """Return the value of the running loop."""
+        loop = current_token()
+        latest = self._latest
+        if latest is None or latest[0] != loop:
+            latest = self._latest = (loop, self._make())
+        return latest[1]
 
 
 class Connections:
@@ -45,7 +69,7 @@ class Connections:
         self._origin = httpcore.URL(
             scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"
         ).origin
-        self._idle = deque[httpcore.AsyncConnectionInterface]()
+        self._idle = _PerLoop(deque[httpcore.AsyncConnectionInterface])
 
     @asynccontextmanager
     async def send(self, request: httpcore.Request) -> AsyncIterator[httpcore.Response]:
@@ -69,27 +93,28 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close the connections that are not in use."""
-        while self._idle:
-            await self._idle.pop().aclose()
+        idle = self._idle.get()
+        while idle:
+            await idle.pop().aclose()
 
     async def _take(self) -> httpcore.AsyncConnectionInterface:
-        while self._idle:
-            connection = self._idle.pop()
+        idle = self._idle.get()
+        while idle:
+            connection = idle.pop()
             if not connection.has_expired():
                 return connection
             await _close(connection)
         return self._pool.create_connection(self._origin)
 
     async def _put_back(self, connection: httpcore.AsyncConnectionInterface) -> None:
+        idle = self._idle.get()
         if connection.is_available():
-            self._idle.append(connection)
+            idle.append(connection)
         else:
             await _close(connection)
         # The first one has been idle for the longest time.
-        while len(self._idle) > _MAX_IDLE_CONNECTIONS or (
-            self._idle and self._idle[0].has_expired()
-        ):
-            await _close(self._idle.popleft())
+        while len(idle) > _MAX_IDLE_CONNECTIONS or (idle and idle[0].has_expired()):
+            await _close(idle.popleft())
 
 
 async def _close(connection: httpcore.AsyncConnectionInterface) -> None:
@@ -132,7 +157,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
     def __init__(self) -> None:
         self._backend = httpcore.AnyIOBackend()
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._limiter = _PerLoop(lambda: anyio.CapacityLimiter(_MAX_LOOKUPS))
 
     async def connect_tcp(
         self,
@@ -169,15 +194,12 @@ class _Backend(httpcore.AsyncNetworkBackend):
             return [str(ip_address(host))]
         except ValueError:
             pass  # It is a name.
-        if self._limiter is None:
-            # It belongs to an event loop, and no loop may be running when the pool is made.
-            self._limiter = anyio.CapacityLimiter(_MAX_LOOKUPS)
         try:
             with anyio.fail_after(timeout):
                 infos = await anyio.to_thread.run_sync(
                     lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
                     abandon_on_cancel=True,
-                    limiter=self._limiter,
+                    limiter=self._limiter.get(),
                 )
         except TimeoutError:
             raise httpcore.ConnectTimeout("the resolver is too slow") from None

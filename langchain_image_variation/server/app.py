@@ -126,8 +126,9 @@ def create_app(
         accept_fields: Fields that requests may have besides those of the vendor's API and `seed`,
             such as "strength": options of the engine that a request may set. Other fields are
             errors.
-        upstream: The URL of a server that gets all other requests below `/v1/`, such as
-            "https://api.openai.com/v1". By default, these get a 404.
+        upstream: The URL of a server that gets all other requests below `/v1/`: what its clients
+            set as `OPENAI_BASE_URL`, such as "https://api.openai.com/v1". By default, these
+            requests get a 404.
         upstream_api_key: The key for that server, which replaces `api_key` in forwarded requests.
             Without `api_key`, clients send the upstream's key themselves.
         upstream_timeout: How many seconds the upstream may be silent. Before its answer has begun,

@@ -6,7 +6,6 @@ keys. The body of an unexpected error shows no internals.
 
 import logging
 import math
-import re
 import secrets
 import time
 
@@ -27,13 +26,13 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.connection import CROWDED_KEY
+from langchain_image_variation.server.endpoint import address_advice, path_in_app
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.target import with_origin_form
 
 __all__ = ["Envelope", "Failures", "error_answer", "error_response", "routing_error_response"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
-_ENDPOINT = "/v1/images/variations"
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
 
 
@@ -87,7 +86,7 @@ class Envelope:
             await self._app(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - start
-            self._metrics.count(_path_in_app(scope), status, seconds)
+            self._metrics.count(path_in_app(scope), status, seconds)
             self._log(scope, status, seconds, request_id)
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -148,13 +147,6 @@ def _crowded_response() -> Response:
     return response
 
 
-def _path_in_app(scope: Scope) -> str:
-    """Return a request's path without the path below which the app is mounted or proxied."""
-    path: str = scope["path"]
-    suffix = path.removeprefix(scope.get("root_path", "").rstrip("/"))
-    return suffix if suffix.startswith("/") else path
-
-
 async def error_response(request: Request, error: ImageVariationError) -> Response:
     """Return the answer for an error from our own tree."""
     if error.status_code == 500:
@@ -171,8 +163,11 @@ async def routing_error_response(request: Request, error: HTTPException) -> Resp
     # `request.url` breaks if the Host header is invalid.
     endpoint = f"{request.method} {request.scope['path']}"[:200]
     if error.status_code == 404:
-        advice = _address_advice(request.scope)
-        wire_error: ImageVariationError = NotFoundError(f"Invalid URL ({endpoint}){advice}")
+        advice = address_advice(request.scope)
+        message = f"Invalid URL ({endpoint})"
+        wire_error: ImageVariationError = NotFoundError(
+            f"{message}. {advice}" if advice else message
+        )
     else:
         methods = (error.headers or {}).get("Allow", "")
         wire_error = InvalidRequestError(f"Method not allowed ({endpoint}). Use {methods}.")
@@ -180,15 +175,6 @@ async def routing_error_response(request: Request, error: HTTPException) -> Resp
     response = error_answer(wire_error)
     response.headers.update(error.headers or {})
     return response
-
-
-def _address_advice(scope: Scope) -> str:
-    """Return the right address, if a request's path is almost that of image variations."""
-    path = re.sub("/+", "/", _path_in_app(scope)).removesuffix("/").lower()
-    if not path.endswith(_ENDPOINT.removeprefix("/v1")):
-        return ""
-    address = scope.get("root_path", "").rstrip("/") + _ENDPOINT
-    return f". Use {address}: the base URL of a client ends in /v1."
 
 
 def _log_unexpected(error: BaseException, request_id: str) -> ImageVariationError:

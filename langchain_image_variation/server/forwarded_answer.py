@@ -32,6 +32,13 @@ CONNECTION_ERRORS = (
 )
 """What httpcore raises if a connection fails."""
 
+_HANG_UPS = (
+    "Server disconnected without sending a response.",
+    "peer closed connection without sending complete message body",
+)
+"""How the messages of httpcore and h11 begin if a server closes the connection too early. The class
+of the error is the same if its answer is not valid HTTP."""
+
 
 class ForwardedAnswer(Response):
     """The upstream's answer. The request is sent once the answer is awaited.
@@ -98,6 +105,9 @@ class ForwardedAnswer(Response):
 
     async def _exchange(self, send: Send) -> None:
         async with self._connections.send(self._core_request) as answer:
+            # ASGI servers cannot send others. Nobody asked for a 101.
+            if not 200 <= answer.status < 600:
+                raise httpcore.RemoteProtocolError("the status is out of range")
             headers = answer_headers(answer.headers)
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             self._is_started = True
@@ -160,5 +170,9 @@ def connection_error(
         )
     if isinstance(error, httpcore.LocalProtocolError):
         return EngineConnectionError("The request cannot be forwarded: it is not valid HTTP.")
+    if isinstance(error, httpcore.RemoteProtocolError) and not str(error).startswith(_HANG_UPS):
+        return EngineConnectionError(
+            "The upstream's answer is not valid HTTP. Check the scheme and the port of its URL."
+        )
     part = "in the middle of its answer" if is_started else "before it answered"
     return EngineConnectionError(f"The upstream closed the connection {part}.")

@@ -34,7 +34,9 @@ _ACCOUNT = {
 """They name the account that pays."""
 _NOT_FOR_THE_CLIENT = _HOP_BY_HOP | {
     # They are about the upstream's host, and a browser would apply them to this server.
-    *(b"alt-svc", b"clear-site-data", b"set-cookie", b"strict-transport-security"),
+    *(b"accept-ch", b"alt-svc", b"clear-site-data", b"critical-ch", b"nel", b"report-to"),
+    *(b"reporting-endpoints", b"service-worker-allowed", b"set-cookie"),
+    b"strict-transport-security",
     # The ASGI server sets it.
     b"date",
     # It is set here.

@@ -174,7 +174,7 @@ class Handlers:
         self._access.check(request)
         models = [self._model(name) for name in self._models]
         if self._upstream is not None:
-            return JSONResponse(await self._upstream.add_models(request, models))
+            return await self._upstream.list_models(request, models)
         return JSONResponse({"object": "list", "data": models})
 
     async def retrieve_model(self, request: Request) -> Response:

@@ -7,7 +7,6 @@ is sent twice, and redirects are passed back.
 
 import logging
 import secrets
-from typing import Any
 
 import anyio
 import httpcore
@@ -15,7 +14,7 @@ from pydantic import SecretStr
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import request_response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
@@ -26,6 +25,7 @@ from langchain_image_variation.http.connections import Connections
 from langchain_image_variation.numbers import check_seconds
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.draining import refuse_while_draining
+from langchain_image_variation.server.endpoint import address_advice
 from langchain_image_variation.server.forwarded_answer import (
     CONNECTION_ERRORS,
     ForwardedAnswer,
@@ -57,6 +57,16 @@ MODELS_SECONDS = 5.0
 MAX_MODELS_BYTES = 4 * 1024 * 1024
 """The maximum length of the upstream's list of models, in bytes. The vendor's takes 20 KB, and that
 of a gateway with hundreds of models less than 1 MB."""
+_NOT_FOR_MODELS = frozenset(
+    {
+        # Compressed, a short list could expand to gigabytes.
+        b"accept-encoding",
+        # The body is not sent.
+        *(b"content-length", b"transfer-encoding"),
+        # They ask for a part or a 304.
+        *(b"if-modified-since", b"if-none-match", b"range"),
+    }
+)
 
 
 class Upstream:
@@ -118,7 +128,8 @@ class Upstream:
         """
         self._check_access(request)
         url = self._address.for_scope(request.scope)
-        if url is None:
+        # An image that is sent to almost the right address is not for the upstream.
+        if url is None or address_advice(request.scope):
             raise HTTPException(404)
         if request.method not in METHODS:
             raise HTTPException(405, headers={"Allow": ", ".join(METHODS)})
@@ -135,10 +146,10 @@ class Upstream:
             running=self.running,
         )
 
-    async def add_models(self, request: Request, models: list[dict[str, object]]) -> dict[str, Any]:
+    async def list_models(self, request: Request, models: list[dict[str, object]]) -> Response:
         """Return the list of models: ours, and then the upstream's.
 
-        Without an answer of the upstream, it has ours only.
+        If the upstream sends no list that can be passed on, the answer has ours only.
 
         Args:
             request: The client's request for the list.
@@ -151,22 +162,16 @@ class Upstream:
         try:
             with anyio.fail_after(MODELS_SECONDS):
                 body = await self._read_models(request)
-                content = from_json(body, allow_inf_nan=False)
-            names = {model["id"] for model in models}
-            further_models = [model for model in content["data"] if model["id"] not in names]
+            return _merged_models(models, body)
         except CONNECTION_ERRORS as error:
             reason = connection_error(error, self._timeout).message
         except TimeoutError:
             reason = f"The upstream did not answer within {MODELS_SECONDS:g} seconds."
-        except HTTPException as error:
-            reason = f"The upstream answered {error.status_code}."
-        except (KeyError, TypeError, ValueError):
-            reason = "The upstream's answer is not a list of models."
-        else:
-            return {**content, "object": "list", "data": [*models, *further_models]}
+        except _NoModelsError as error:
+            reason = str(error)
         line = {"request_id": request.state.request_id, "error": reason}
         LOGGER.warning("request %(request_id)s: no models of the upstream: %(error)s", line)
-        return {"object": "list", "data": models}
+        return JSONResponse({"object": "list", "data": models})
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -191,12 +196,10 @@ class Upstream:
         """Return the body of the upstream's list of models.
 
         Raises:
-            HTTPException: If the upstream does not answer 200.
-            ValueError: If the list is too long or compressed.
+            _NoModelsError: If the upstream does not answer 200, or if the list is too long or
+                compressed.
         """
-        # Compressed, a short list could expand to gigabytes. Others may ask for a part or a 304.
-        dropped_names = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
-        headers = [pair for pair in self._headers(request) if pair[0] not in dropped_names]
+        headers = [pair for pair in self._headers(request) if pair[0] not in _NOT_FOR_MODELS]
         core_request = httpcore.Request(
             "GET",
             self._address.models(request.scope["query_string"]),
@@ -206,14 +209,36 @@ class Upstream:
         body = bytearray()
         async with self._connections.send(core_request) as answer:
             if answer.status != 200:
-                raise HTTPException(answer.status)
+                raise _NoModelsError(f"The upstream answered {answer.status}.")
             if any(name.lower() == b"content-encoding" for name, _ in answer.headers):
-                raise ValueError
+                raise _NoModelsError("The upstream's list of models is compressed.")
             async for chunk in answer.aiter_stream():
                 body += chunk
                 if len(body) > MAX_MODELS_BYTES:
-                    raise ValueError
+                    raise _NoModelsError(
+                        f"The upstream's list of models is longer than {MAX_MODELS_BYTES} bytes."
+                    )
         return bytes(body)
+
+
+class _NoModelsError(Exception):
+    """The upstream sent no list of models. The message says why, for the log."""
+
+
+def _merged_models(models: list[dict[str, object]], body: bytes) -> Response:
+    """Return the answer with our models, and then those in the upstream's list.
+
+    Raises:
+        _NoModelsError: If the body is not a list of models, or has a value that JSON cannot
+            express, such as 1e400.
+    """
+    try:
+        content = from_json(body, allow_inf_nan=False)
+        names = {model["id"] for model in models}
+        further_models = [model for model in content["data"] if model["id"] not in names]
+        return JSONResponse({**content, "object": "list", "data": [*models, *further_models]})
+    except (KeyError, TypeError, ValueError):
+        raise _NoModelsError("The upstream's answer is not a list of models.") from None
 
 
 def _account(api_key: str | SecretStr | None, access: Access) -> list[tuple[bytes, bytes]] | None:

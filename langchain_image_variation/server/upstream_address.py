@@ -13,7 +13,9 @@ __all__ = ["UpstreamAddress"]
 
 _PREFIX = b"/v1/"
 _HOST = re.compile(rb"[a-z0-9._-]+|[0-9a-f:.]+")
-_TARGET = re.compile(rb"[!-~]*")
+_TARGET = re.compile(rb"[!\"$-~]*")
+"""What the path and the query of a target may contain: visible ASCII characters but "#". Some
+servers read a "#" as the start of a fragment, others as part of the path."""
 _MAX_DECODINGS = 4
 """How often a path may be percent-encoded. A name that contains a "%" is encoded twice."""
 
@@ -56,7 +58,7 @@ class UpstreamAddress:
         Returns:
             The address, or None if the path is not below `/v1/`, or if a server could read it as a
             path above the upstream's: one with dot segments, empty segments, backslashes or control
-            characters, encoded or not.
+            characters, encoded or not, with a plain "#", or with bytes that are not UTF-8.
         """
         path = scope.get("raw_path") or quote(scope["path"]).encode()
         # Some ASGI servers leave the query in it.
@@ -91,7 +93,11 @@ def _is_plain(path: str) -> bool:
             return False
         if segments[-1] in (".", "..") or "\\" in path or not path.isprintable():
             return False
-        decoded = unquote(path, errors="replace")
+        try:
+            # Some servers read dots and slashes from encodings that are too long, such as %c0%ae.
+            decoded = unquote(path, errors="strict")
+        except UnicodeDecodeError:
+            return False
         if decoded == path:
             return True
         path = decoded

@@ -20,6 +20,7 @@ from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
 from tests.server.serving import server_process, serving
 from tests.server.upstreams import (
+    HOST_HEADERS,
     UPSTREAM_HEADERS,
     FakeVendor,
     forwarding,
@@ -110,6 +111,25 @@ def test_headers_are_passed_on(open_door: tuple[str, FakeVendor]) -> None:
     assert headers == kept | {"content-length": "2", "accept": "*/*"}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/images/variations/", "/v1//images/variations", "/v1/images/variations//"),
+        *("/v1/v1/images/variations", "/v1/Images/Variations", "/v1/openai/images/variations"),
+        *("/v1/images/variations%2F", "/v1%2Fimages/variations/"),
+    ],
+)
+def test_almost_our_path_is_not_forwarded(open_door: tuple[str, FakeVendor], path: str) -> None:
+    """An image sent to almost the right address stays here, and the error names the right one."""
+    address, vendor = open_door
+    vendor.requests.clear()
+    files = {"image": ("a.png", square_png(8))}
+    answer = httpx.post(f"{address}{path}", files=files, headers=KEY)
+    assert answer.status_code == 404
+    assert "Use /v1/images/variations: the base URL" in answer.json()["error"]["message"]
+    assert vendor.requests == []
+
+
 def test_answers_are_passed_back(open_door: tuple[str, FakeVendor]) -> None:
     """The upstream's own error comes back unchanged, without what is for its own host."""
     address, _ = open_door
@@ -120,7 +140,7 @@ def test_answers_are_passed_back(open_door: tuple[str, FakeVendor]) -> None:
     assert {name: answer.headers[name] for name in expected} == expected
     assert answer.headers["content-length"] == str(len(answer.content))
     assert answer.headers.get_list("date") == [answer.headers["date"]]
-    for name in ("set-cookie", "alt-svc", "access-control-allow-origin", "x-hop"):
+    for name in (*HOST_HEADERS, "set-cookie", "alt-svc", "access-control-allow-origin", "x-hop"):
         assert name not in answer.headers
 
 
@@ -225,6 +245,20 @@ def test_models_are_merged(open_door: tuple[str, FakeVendor]) -> None:
     assert vendor.headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_request_for_models_may_have_a_body(
+    open_door: tuple[str, FakeVendor], framing: str
+) -> None:
+    """The body of a request for the list of models is not sent on, and the lists are merged."""
+    address, vendor = open_door
+    body = b"{}" if framing == "length" else iter([b"{}"])
+    answer = httpx.request("GET", f"{address}/v1/models", content=body, headers=KEY)
+    assert answer.status_code == 200
+    assert "gpt-9" in [model["id"] for model in answer.json()["data"]]
+    assert vendor.requests[-1][2] == b""
+    assert not vendor.headers.keys() & {"content-length", "transfer-encoding"}
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -238,13 +272,15 @@ def test_models_are_merged(open_door: tuple[str, FakeVendor]) -> None:
         b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 5_000_000,
         b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "a", "created": NaN}]}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "a", "x": 1e400}]}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "a"}], "x": [-1e400]}',
         b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": "\\ud800"}]}',
         b'HTTP/1.1 200 OK\r\n\r\n{"data": [{"id": ' + b"9" * 5000 + b"}]}",
         b'HTTP/1.1 200 OK\r\n\r\n{"data": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
     ids=[
         *("reset", "401", "no data", "no object", "no names", "no JSON", "gzip", "redirect"),
-        *("huge", "NaN", "surrogate", "large number", "deep"),
+        *("huge", "NaN", "infinite", "infinite field", "surrogate", "large number", "deep"),
     ],
 )
 def test_our_models_need_no_upstream(
@@ -393,6 +429,23 @@ def test_serve_has_the_options(tmp_path: Path) -> None:
             headers = {"authorization": "Bearer sk-ours"}
             assert httpx.get(f"{address}/v1/chat", headers=headers).status_code == 200
     assert vendor.headers["authorization"] == "Bearer sk-upstreams"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1"])
+def test_serve_notes_an_upstream_without_a_path(tmp_path: Path, path: str) -> None:
+    """`serve` says so at its start if the URL of the upstream has no path, which is often `/v1`."""
+    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--engine", "instant"]
+    options = ["--port", "0", "--store-dir", str(tmp_path)]
+    url = f"http://127.0.0.1:9{path}"
+    with server_process(*command, *options, "--upstream", url) as (process, _):
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(5)]
+    assert lines[3].endswith(f" go to {url}.\n")
+    note = (
+        "That URL has no path. If clients of the upstream use http://127.0.0.1:9/v1, "
+        "pass --upstream http://127.0.0.1:9/v1.\n"
+    )
+    assert (lines[4] == note) == (path != "/v1")
 
 
 def test_serve_refuses_a_key_that_anyone_could_use(tmp_path: Path) -> None:

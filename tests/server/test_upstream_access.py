@@ -30,6 +30,8 @@ TRICKS = [
     *("/v1/..%5c..%5cadmin", "/v1/a%5cb", "/v1/..\\admin", "/v1/..;/admin", "/v1/..;a=b/admin"),
     *("/v1/%2f/evil.example", "/v1/%2fevil.example/x", "/v1/a%00b", "/v1/a%0d%0aHost:%20x"),
     *("/v1/%2525252525252e", "/v1%2fchat%2f..%2f..", "/%76%31/../x", "/v1@evil.example/chat"),
+    *("/v1/%c0%ae%c0%ae/x", "/v1/%c0%ae%c0%ae%c0%afx", "/v1/a/%e0%80%ae%e0%80%ae/x"),
+    *("/v1/%25c0%25ae%25c0%25ae/x", "/v1/%ff/x", "/v1/chat#/../../x", "/v1/chat?a#b", "/v1/#"),
     *("/v1.evil.example/chat", "/v1:80/chat", "/V1/chat"),
 ]
 """Targets with which clients have left the path, or the server, of other proxies."""

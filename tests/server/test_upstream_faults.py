@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from starlette.testclient import TestClient
 
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
@@ -54,16 +55,30 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
     return error
 
 
+def answer_head(status: str, *headers: str) -> bytes:
+    """Return an answer of this status without a body, and with further headers."""
+    lines = [f"HTTP/1.1 {status}", "content-length: 0", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
         (reset, "closed the connection before it answered"),
         (lambda _: None, "closed the connection before it answered"),
         (lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nx: "), "closed the connection before"),
-        (lambda c: c.sendall(b"SSH-2.0-x\r\n\r\n"), "closed the connection before it answered"),
-        (lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000), "closed the connection"),
+        (lambda c: c.sendall(b"SSH-2.0-x\r\n\r\n"), "answer is not valid HTTP. Check the scheme"),
+        (lambda c: c.sendall(b"\x15\x03\x01\x00\x02\x02\x0a"), "not valid HTTP"),
+        (lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000), "not valid HTTP"),
+        (lambda c: c.sendall(answer_head("200 OK", "content-length: 1")), "not valid HTTP"),
+        (lambda c: c.sendall(answer_head("101 Switching Protocols")), "not valid HTTP"),
+        (lambda c: c.sendall(answer_head("600 Odd")), "not valid HTTP"),
+        (lambda c: c.sendall(answer_head("999 Odd")), "not valid HTTP"),
     ],
-    ids=["reset", "closed", "half a head", "not HTTP", "endless head"],
+    ids=[
+        *("reset", "closed", "half a head", "SSH", "TLS", "endless head", "two lengths"),
+        *("101", "600", "999"),
+    ],
 )
 def test_a_lost_request_gets_a_502(
     tmp_path: Path, answer: Callable[[socket.socket], None], reason: str
@@ -132,9 +147,27 @@ def close_in_the_middle(connection: socket.socket) -> None:
     connection.sendall(HEAD + CHUNK)
 
 
-@pytest.mark.parametrize("fault", [stall_in_the_middle, reset_in_the_middle, close_in_the_middle])
+def send_no_chunk(connection: socket.socket) -> None:
+    """Send one chunk, and once it has had time to arrive, something else."""
+    connection.sendall(HEAD + CHUNK)
+    time.sleep(0.1)
+    connection.sendall(b"no chunk\r\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (stall_in_the_middle, "The upstream was silent for 0.5 seconds"),
+        (reset_in_the_middle, "The upstream closed the connection in the middle of its answer."),
+        (close_in_the_middle, "The upstream closed the connection in the middle of its answer."),
+        (send_no_chunk, "The upstream's answer is not valid HTTP."),
+    ],
+)
 def test_half_an_answer_is_not_ended(
-    tmp_path: Path, fault: Callable[[socket.socket], None], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    fault: Callable[[socket.socket], None],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """If an answer breaks off, the client gets what has arrived, and can tell that more is lost."""
     caplog.set_level(logging.WARNING)
@@ -147,7 +180,7 @@ def test_half_an_answer_is_not_ended(
         assert next(pieces) == b"data: 1\n\n"
         with pytest.raises(httpx.RemoteProtocolError):
             next(pieces)
-    assert "The upstream" in caplog.text
+    assert reason in caplog.text
 
 
 def test_a_trickling_answer_arrives(tmp_path: Path) -> None:
@@ -441,6 +474,19 @@ def test_the_environments_proxy_is_used(tmp_path: Path, monkeypatch: pytest.Monk
     assert received.text == "hi"
     assert heads[0].startswith(b"GET http://api.example/base/v1/chat?a=b HTTP/1.1\r\n")
     assert b"\r\nhost: api.example\r\n" in heads[0].lower()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_another_event_loop_may_take_over(tmp_path: Path, host: str) -> None:
+    """An app goes on once its event loop has ended, as in a test client without a lifespan."""
+    with serving(FakeVendor().app) as upstream:
+        app = create_app(
+            "instant", upstream=upstream.replace("127.0.0.1", host), store_dir=tmp_path
+        )
+        # Without `with`, each request runs in a loop of its own.
+        client = TestClient(app, base_url="http://localhost")
+        for _ in range(3):
+            assert client.get("/v1/chat").status_code == 200
 
 
 def test_connections_are_kept(tmp_path: Path) -> None:

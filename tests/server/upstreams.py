@@ -20,6 +20,18 @@ WORDS = ("Two", " small", " cats")
 CHAT_ID = "chatcmpl-1"
 UPSTREAM_HEADERS = {"x-request-id": "req_upstream", "openai-processing-ms": "7"}
 
+HOST_HEADERS = {
+    "strict-transport-security": "max-age=31536000",
+    "clear-site-data": '"storage"',
+    "nel": '{"report_to": "nel", "max_age": 604800}',
+    "report-to": '{"group": "nel", "max_age": 604800, "endpoints": [{"url": "https://a.example"}]}',
+    "reporting-endpoints": 'default="https://a.example"',
+    "service-worker-allowed": "/",
+    "accept-ch": "Sec-CH-UA-Model",
+    "critical-ch": "Sec-CH-UA-Model",
+}
+"""What the fake vendor tells browsers about its host."""
+
 
 class FakeVendor:
     """The vendor's API below `/base/v1`, as far as the tests need it. Keeps what it was sent."""
@@ -116,6 +128,7 @@ class FakeVendor:
             "set-cookie": "__cf_bm=1",
             "alt-svc": 'h3=":443"',
             "access-control-allow-origin": "*",
+            **HOST_HEADERS,
             "connection": "x-hop",
             "x-hop": "1",
         }
