@@ -16,7 +16,9 @@ import httpx
 import pytest
 
 from langchain_image_variation.cli.serve import add_serve
+from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
+from tests.server.serving import serving
 from tests.server.test_url_store import KEY, at
 
 yaml = pytest.importorskip("yaml")
@@ -25,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "examples" / "deploy"
 PREFIX = "/opt/image-variation"
 """The virtual environment in the image."""
+IMAGE_ADDRESS = "http://127.0.0.1:8000"
+"""The server's address inside the container."""
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -70,6 +74,18 @@ def test_the_manifest_fits_the_server() -> None:
     budget = manifest()["PodDisruptionBudget"]["spec"]
     assert budget["selector"]["matchLabels"].items() <= labels.items()
     assert 0 < budget["minAvailable"] < manifest()["Deployment"]["spec"]["replicas"]
+
+
+def test_the_health_check_uses_no_proxy(tmp_path: Path) -> None:
+    """The image's health check calls the server itself, even if the environment names a proxy."""
+    _, *arguments = json.loads(last("HEALTHCHECK").partition(" CMD ")[2])
+    with serving(create_app("instant", store_dir=tmp_path)) as address:
+        done = subprocess.run(
+            [sys.executable, *arguments[:-1], arguments[-1].replace(IMAGE_ADDRESS, address)],
+            env={**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""},
+            timeout=60,
+        )
+    assert done.returncode == 0
 
 
 @pytest.mark.slow
@@ -148,7 +164,7 @@ def test_the_steps_of_the_image_work(tmp_path: Path) -> None:
     ):
         check = json.loads(last("HEALTHCHECK").partition(" CMD ")[2])
         scripts = tmp_path / PREFIX[1:] / "bin"
-        code = check[-1].replace("http://127.0.0.1:8000", address)
+        code = check[-1].replace(IMAGE_ADDRESS, address)
         assert subprocess.run([scripts / check[0], check[1], code], timeout=60).returncode == 0
         answer = httpx.post(
             f"{address}/v1/images/variations", files={"image": square_png(64)}, timeout=60

@@ -186,7 +186,10 @@ def _complete(arguments: argparse.Namespace) -> None:
     arguments.n = 1 if arguments.n is None else arguments.n
     arguments.size = SIZES[-1] if arguments.size is None else arguments.size
     arguments.response_style = "json" if arguments.json else None
+    # The option that messages name.
+    arguments.response_option = "--json"
     if arguments.format in _RESPONSE_STYLES:
+        arguments.response_option = f"--format {arguments.format}"
         arguments.response_style, arguments.format = arguments.format, "png"
         arguments.json = True
 
@@ -199,6 +202,18 @@ def _check(arguments: argparse.Namespace) -> None:
     """
     photos: list[str] = arguments.photos
     n = check_whole_number("--n", arguments.n, 1, MAX_N)
+    response_option: str = arguments.response_option
+    if arguments.json and arguments.output_dir is None:
+        for option, is_set in (
+            (f"--format {arguments.format}", arguments.format != "png"),
+            ("--quality", arguments.quality is not None),
+            ("--name", arguments.name != DEFAULT_TEMPLATE),
+            ("--open", arguments.open),
+        ):
+            if is_set:
+                raise InvalidRequestError(
+                    f"{option} is for files, and {response_option} writes none without -o DIR."
+                )
     FileFormat(arguments.format, arguments.quality)
     NameTemplate(arguments.name).check([_stem(photo) for photo in photos], n)
     if photos.count(_STREAM) > 1:
@@ -210,21 +225,34 @@ def _check(arguments: argparse.Namespace) -> None:
             param="response_format",
         )
     if arguments.json and len(photos) > 1:
-        raise InvalidRequestError("--json prints the response for one image; pass one PHOTO.")
-    if arguments.output_dir != _STREAM:
-        if arguments.json and arguments.open and arguments.output_dir is None:
-            raise InvalidRequestError("--json writes no files to --open; add -o DIR.")
-        return
+        raise InvalidRequestError(
+            f"{response_option} prints the response for one image; pass one PHOTO."
+        )
+    if arguments.output_dir == _STREAM:
+        _check_stream(arguments)
+
+
+def _check_stream(arguments: argparse.Namespace) -> None:
+    """Refuse options that cannot be combined with `-o -`.
+
+    Raises:
+        InvalidRequestError: If one is set, or standard output cannot take the image.
+    """
+    if arguments.json:
+        raise InvalidRequestError(
+            f"-o - writes the image to standard output, where {arguments.response_option} prints "
+            "the response. Choose one."
+        )
     for option, is_set in (
-        ("--json", arguments.json),
         ("--open", arguments.open),
         ("--name", arguments.name != DEFAULT_TEMPLATE),
     ):
         if is_set:
             raise InvalidRequestError(f"-o - writes no files, so {option} cannot be used with it.")
-    if n * len(photos) > 1:
+    image_count = arguments.n * len(arguments.photos)
+    if image_count > 1:
         raise InvalidRequestError(
-            f"-o - writes one image to standard output, but this makes {n * len(photos)}. "
+            f"-o - writes one image to standard output, but this makes {image_count}. "
             "Pass -o DIR for files."
         )
     if sys.stdout.isatty():

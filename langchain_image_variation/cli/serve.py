@@ -61,7 +61,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="ORIGIN",
         help="an origin whose web pages may call the server from a browser, such as "
-        "http://localhost:5173, or * for all, which needs a key; repeatable",
+        "http://localhost:5173, or '*' in quotes for all, which needs a key; repeatable",
     )
     add(
         "--accept-field",

@@ -34,6 +34,8 @@ __all__ = ["Envelope", "Failures", "error_answer", "error_response", "routing_er
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
+_LOGGED_ID = re.compile(rb"[!-~]{1,128}")
+"""Which IDs of an upstream are logged: any other one could be long, or garble the log."""
 
 
 class Envelope:
@@ -59,9 +61,10 @@ class Envelope:
         request_id = f"req_{secrets.token_hex(16)}"
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
+        upstream_id: str | None = None
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, upstream_id
             if message["type"] == "http.response.start":
                 status = message["status"]
                 milliseconds = f"{(time.perf_counter() - start) * 1000:.0f}".encode()
@@ -71,8 +74,10 @@ class Envelope:
                     b"openai-version": _VERSION,
                 }
                 # A forwarded answer has those of the upstream.
-                for name, _ in message["headers"]:
+                for name, value in message["headers"]:
                     own_headers.pop(name.lower(), None)
+                    if name.lower() == b"x-request-id" and _LOGGED_ID.fullmatch(value):
+                        upstream_id = value.decode()
                 message["headers"] = [*message["headers"], *own_headers.items()]
             await send(message)
 
@@ -87,9 +92,11 @@ class Envelope:
         finally:
             seconds = time.perf_counter() - start
             self._metrics.count(path_in_app(scope), status, seconds)
-            self._log(scope, status, seconds, request_id)
+            self._log(scope, status, seconds, request_id, upstream_id)
 
-    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _log(
+        self, scope: Scope, status: int, seconds: float, request_id: str, upstream_id: str | None
+    ) -> None:
         line = {
             "method": scope["method"],
             "path": scope["path"],
@@ -99,7 +106,11 @@ class Envelope:
             "request_id": request_id,
         }
         # A path can contain line breaks.
-        LOGGER.info("%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s", line)
+        text = "%(method)s %(path)r %(status)s %(ms)s ms %(request_id)s"
+        if upstream_id is not None:
+            line["upstream_request_id"] = upstream_id
+            text += " (upstream: %(upstream_request_id)s)"
+        LOGGER.info(text, line)
 
 
 class Failures:

@@ -11,7 +11,8 @@ class JSONLines(logging.Formatter):
     """Formats each record as one line of JSON, which includes the traceback if there is one.
 
     The server's own records become their fields. For a request, these are `method`, `path`,
-    `status`, `ms` and `request_id`. The text of any other record becomes `message`.
+    `status`, `ms` and `request_id`, and for an upstream's answer also `upstream_request_id`. The
+    text of any other record becomes `message`.
     """
 
     def format(self, record: logging.LogRecord) -> str:

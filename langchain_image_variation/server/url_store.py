@@ -105,7 +105,9 @@ class URLStore(ImageStore):
         self.max_bytes = max_bytes
         """The maximum total size of the files in the store, in bytes."""
         self._key = signing_key.encode()
+        # Sending an image takes this one, in the event loop too: never hold it during a request.
         self._lock = threading.Lock()
+        self._scan_lock = threading.Lock()
         self._free_bytes = 0
         self._next_scan = 0.0
         self._max_bytes_in_sending = max_bytes_in_sending
@@ -139,7 +141,8 @@ class URLStore(ImageStore):
     def tidy(self) -> None:
         """Remove expired files. If the store cannot be listed now, the next call tries again."""
         try:
-            self._evict()
+            with self._scan_lock:
+                self._evict()
         # A file system may raise any error of the library below it.
         except Exception as error:
             LOGGER.warning("The store cannot be tidied: %s", type(error).__name__)
@@ -158,11 +161,20 @@ class URLStore(ImageStore):
         Raises:
             Exception: That of the file system, if it cannot be listed.
         """
+        if self._take_room(length):
+            return
+        with self._scan_lock:
+            # Another thread may have made room in the meantime.
+            if not self._take_room(length):
+                self._evict(length, keep=keep)
+
+    def _take_room(self, length: int) -> bool:
+        """Count a file as stored, unless the files must be listed first. Return whether it is."""
         with self._lock:
+            if self._free_bytes < length or time.monotonic() >= self._next_scan:
+                return False
             self._free_bytes -= length
-            is_due = self._free_bytes < 0 or time.monotonic() >= self._next_scan
-        if is_due:
-            self._evict(length, keep=keep)
+            return True
 
     def _store(self, name: str, png: bytes, milliseconds: int, *, keep: Container[str]) -> None:
         file_name = _file_name(name, milliseconds)
@@ -218,25 +230,31 @@ class URLStore(ImageStore):
     def _evict(self, length: int = 0, *, keep: Container[str] = ()) -> None:
         """Remove expired files, then the oldest ones until a file of this length fits.
 
+        The caller holds `_scan_lock`, so that waiting threads do not list the files again.
+
         Raises:
             Exception: That of the file system, if it cannot be listed.
         """
         files = self.shared_files.get()
         with self._lock:
             self._next_scan = time.monotonic() + self.tidy_seconds
-            listed_files = [file for file in files.list_folder("") if _is_ours(file.name)]
-            stored_bytes = length + sum(file.byte_count for file in listed_files)
-            is_full = stored_bytes > self.max_bytes
-            target = self.max_bytes - self.max_bytes // _SPARE_PART if is_full else self.max_bytes
-            names, now = [], time.time()
-            # The store's clock set all of these times.
-            for file in sorted(listed_files, key=lambda file: (file.mtime, file.name)):
-                is_unfinished = TEMPORARY_NAME.fullmatch(file.name) is not None
-                is_needed = is_unfinished or _name_in_url(file.name) in keep
-                if _has_expired(file, now) or (stored_bytes > target and not is_needed):
-                    names.append(file.name)
-                    stored_bytes -= file.byte_count
-            self._free_bytes = self.max_bytes - stored_bytes
+            free_bytes = self._free_bytes
+        listed_files = [file for file in files.list_folder("") if _is_ours(file.name)]
+        stored_bytes = length + sum(file.byte_count for file in listed_files)
+        is_full = stored_bytes > self.max_bytes
+        target = self.max_bytes - self.max_bytes // _SPARE_PART if is_full else self.max_bytes
+        names, now = [], time.time()
+        # The store's clock set all of these times.
+        for file in sorted(listed_files, key=lambda file: (file.mtime, file.name)):
+            is_unfinished = TEMPORARY_NAME.fullmatch(file.name) is not None
+            is_needed = is_unfinished or _name_in_url(file.name) in keep
+            if _has_expired(file, now) or (stored_bytes > target and not is_needed):
+                names.append(file.name)
+                stored_bytes -= file.byte_count
+        with self._lock:
+            # What other threads took during the listing may not be in it.
+            taken_bytes = free_bytes - self._free_bytes
+            self._free_bytes = self.max_bytes - stored_bytes - taken_bytes
         # Another server may remove the same files. What is left is removed the next time.
         with suppress(Exception):
             files.remove_all(names)

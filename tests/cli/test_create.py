@@ -299,12 +299,32 @@ def test_closed_standard_input_is_one_line() -> None:
 REFUSED = [
     ("photo.jpg -n 2 -o -", "-o - writes one image to standard output, but this makes 2."),
     ("photo.jpg photo.jpg -o -", "-o - writes one image to standard output, but this makes 2."),
-    ("photo.jpg -o - --json", "-o - writes no files, so --json cannot be used with it."),
+    *(
+        (
+            f"photo.jpg -o - {option}",
+            f"-o - writes the image to standard output, where {option} prints the response. "
+            "Choose one.",
+        )
+        for option in ("--json", "--format yaml", "--format json")
+    ),
     ("photo.jpg -o - --open", "-o - writes no files, so --open cannot be used with it."),
     ("photo.jpg -o - --name x", "-o - writes no files, so --name cannot be used with it."),
     ("- -", "Standard input is one image; pass - only once."),
     ("photo.jpg photo.jpg --json", "--json prints the response for one image"),
-    ("photo.jpg --json --open", "--json writes no files to --open; add -o DIR."),
+    ("photo.jpg photo.jpg --format raw", "--format raw prints the response for one image"),
+    *(
+        (
+            f"photo.jpg {option}",
+            f"{message} is for files, and {printing} writes none without -o DIR.",
+        )
+        for option, message, printing in (
+            ("--json --open", "--open", "--json"),
+            ("--json --format webp", "--format webp", "--json"),
+            ("--json --quality 50", "--quality", "--json"),
+            ("--json --name x", "--name", "--json"),
+            ("--format yaml --name {seed}", "--name", "--format yaml"),
+        )
+    ),
     ("photo.jpg -o cat.png", "--output-dir takes a folder, and 'cat.png' looks like a file."),
     ("photo.jpg -o photo.jpg", "'photo.jpg' is a file; choose a folder for the results."),
     ("photo.jpg -o ./photo.jpg/x", "The folder './photo.jpg/x' cannot be written to"),

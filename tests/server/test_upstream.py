@@ -13,10 +13,12 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.routing import Mount
 
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
+from langchain_image_variation.server.log import JSONLines
 from pytest_image_variation.samples import square_png
 from tests.server.serving import server_process, serving
 from tests.server.upstreams import (
@@ -348,6 +350,25 @@ def test_the_log_has_no_keys_and_bodies(tmp_path: Path, caplog: pytest.LogCaptur
     ]
     assert any("/v1/chat/completions" in message for message in server_records)
     assert [message for message in server_records if "secret" in message] == []
+
+
+@pytest.mark.parametrize(
+    ("sent_id", "is_logged"),
+    [("req_upstream", True), ("r" * 129, False), ("two words", False), ("caf\xe9", False)],
+)
+def test_the_log_has_the_upstreams_id(
+    tmp_path: Path, sent_id: str, is_logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A forwarded request is logged with both its IDs, if the upstream's is short and plain."""
+    caplog.set_level(logging.INFO, "langchain_image_variation.server")
+    answer = Response(headers={"x-request-id": sent_id})
+    with serving(answer) as upstream, forwarding(tmp_path, f"{upstream}/v1") as address:
+        assert httpx.get(f"{address}/v1/files").headers["x-request-id"] == sent_id
+    (record,) = [each for each in caplog.records if "/v1/files" in each.getMessage()]
+    line = json.loads(JSONLines().format(record))
+    assert line["request_id"].startswith("req_")
+    assert line.get("upstream_request_id") == (sent_id if is_logged else None)
+    assert record.getMessage().endswith(f" (upstream: {sent_id})") is is_logged
 
 
 async def test_a_mounted_app_forwards(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import fsspec
 import httpx
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from starlette.applications import Starlette
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -314,6 +315,77 @@ def test_images_in_sending_are_limited(url: str) -> None:
     del files
     kept = [store.open(*image).file for _ in range(2)]
     assert all(file.read() == png for file in kept)
+
+
+class SlowListing(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store in memory whose listings wait for an event."""
+
+    protocol = "slowlisting"
+    listings = 0
+    is_listing = threading.Event()
+    may_finish = threading.Event()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.removeprefix("slowlisting:")))
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        """Return the files of a folder."""
+        SlowListing.listings += 1
+        self.is_listing.set()
+        assert self.may_finish.wait(60)
+        return list(super().ls(path, detail=detail, **options))
+
+
+@pytest.fixture
+def slow_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a store whose listings wait until `SlowListing.may_finish` is set."""
+    fsspec.register_implementation("slowlisting", SlowListing, clobber=True)
+    monkeypatch.setattr(SlowListing, "is_listing", threading.Event())
+    monkeypatch.setattr(SlowListing, "may_finish", threading.Event())
+    SlowListing.may_finish.set()
+    yield f"slowlisting://{uuid4().hex}"
+    SlowListing.may_finish.set()
+
+
+def hold_listings() -> None:
+    """Let the next listing wait, and count from there."""
+    SlowListing.listings = 0
+    SlowListing.is_listing.clear()
+    SlowListing.may_finish.clear()
+
+
+def test_a_slow_listing_delays_no_request(slow_url: str) -> None:
+    """While the store is listed, images are sent and other requests are answered."""
+    with serving(app(slow_url, store_max_bytes=1)) as address, ThreadPoolExecutor() as pool:
+        image = post(address).json()["data"][0]["url"]
+        hold_listings()
+        try:
+            other_answer = pool.submit(post, address)
+            assert SlowListing.is_listing.wait(60)
+            assert httpx.get(image, timeout=30).status_code == 200
+            assert httpx.get(f"{address}/openapi.json", timeout=30).status_code == 200
+            assert not other_answer.done()
+        finally:
+            SlowListing.may_finish.set()
+        assert other_answer.result().status_code == 200
+
+
+def test_waiting_writers_share_a_listing(slow_url: str) -> None:
+    """Images that wait for room in a full store are stored after one listing."""
+    store = open_store(slow_url, max_bytes=len(square_png(200)))
+    add(store, square_png(200))
+    hold_listings()
+    with ThreadPoolExecutor() as pool:
+        try:
+            images = [pool.submit(add, store, square_png(side)) for side in (1, 2, 3)]
+            assert SlowListing.is_listing.wait(60)
+            # Usually, all of them wait now.
+            time.sleep(0.1)
+        finally:
+            SlowListing.may_finish.set()
+        assert all(store.open(*image.result()).length for image in images)
+    assert SlowListing.listings == 1
 
 
 def test_a_failing_store_costs_one_engine_call(tmp_path: Path) -> None:
