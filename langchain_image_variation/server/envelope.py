@@ -5,6 +5,7 @@ keys. The body of an unexpected error shows no internals.
 """
 
 import logging
+import re
 import math
 import secrets
 import time
