@@ -5,8 +5,8 @@ keys. The body of an unexpected error shows no internals.
 """
 
 import logging
-import re
 import math
+import re
 import secrets
 import time
 
