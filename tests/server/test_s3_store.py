@@ -181,6 +181,8 @@ def test_an_unusable_bucket_is_a_clear_error(s3: Any) -> None:
 
 def test_s3_that_fails_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
     """While S3 cannot be reached, storing and reading an image give a 503 with a time to wait."""
+    # Retries of the S3 client would take a minute.
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with serving_s3([]) as address, bucket(address, monkeypatch):
         store = URLStore(URL, {}, signing_key=KEY, ttl=60, max_bytes=10**9)
         image = add(store, square_png(1))
