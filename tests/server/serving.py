@@ -23,9 +23,16 @@ from langchain_image_variation.images.png import SquarePNG
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Serve an app on loopback during the block, and yield its address."""
-    # uvicorn's logging settings would stay, and later tests that read logs would miss records.
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none"
+        app,
+        host="127.0.0.1",
+        port=0,
+        # The parser of `image-variation serve`. By default, it depends on the installed packages.
+        http="h11",
+        ws="none",
+        # uvicorn's logging settings would stay, and later tests that read logs would miss records.
+        log_config=None,
+        access_log=False,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
