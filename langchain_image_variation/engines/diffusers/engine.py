@@ -46,7 +46,7 @@ from langchain_image_variation.engines.diffusers.models import (
 from langchain_image_variation.engines.diffusers.packages import check_packages
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
 from langchain_image_variation.engines.diffusers.placement import check_offload
-from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
+from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
 from langchain_image_variation.engines.diffusers.shared_models import SharedModel
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.options import (
@@ -248,9 +248,13 @@ class DiffusersEngine:
         """Return what must be downloaded before the first request. None if nothing is missing.
 
         Raises:
+            InvalidRequestError: If an option does not fit the device, or the preset.
             ImageVariationError: If the Hub cannot say what the model consists of.
         """
         options = self._options
+        if isinstance(options.model, str) and options.model in PRESETS:
+            preset = PRESETS[options.model]
+            ModelLoader(options).check_options(preset, preset.name)
         if is_downloaded(options.model, options.revision, cache_dir=options.cache_dir):
             return None
         return plan_model_download(

@@ -84,15 +84,39 @@ class ModelLoader:
         """
         return choose_device(self._options.device).name
 
+    def check_options(self, preset: Preset, model: str) -> None:
+        """Refuse options that do not fit the device or the model, before anything is downloaded.
+
+        Args:
+            preset: How the model works.
+            model: The name of the model, for messages.
+
+        Raises:
+            InvalidRequestError: If they do not fit. `param` names the option.
+            MissingExtraError: If torch is not installed.
+        """
+        options, family = self._options, load_family(preset.family)
+        choose_dtype(
+            options.dtype,
+            choose_device(options.device),
+            prefers_bfloat16=family.prefers_bfloat16,
+        )
+        if options.scheduler == "dpm-solver++" and not family.takes_dpm_solver:
+            raise InvalidRequestError(
+                f"The model {model!r} cannot draw with the scheduler {options.scheduler!r}. Leave "
+                "out the option scheduler.",
+                param="scheduler",
+            )
+
     def fetch(self) -> None:
         """Find the files of the model, and download those that are missing if that is allowed.
 
         Raises:
-            InvalidRequestError: If the model cannot draw with the option `scheduler`.
+            InvalidRequestError: See `check_options`.
             ImageVariationError: See `read_model` and `find_folders`.
         """
         model = read_model(self._options.model, self._options.revision, self._find_folders)
-        self._check_scheduler(model)
+        self.check_options(model.preset, model.name)
         folders = self._find_folders(model.parts) if model.parts else {}
         self._model, self._folders = model, {**model.folders, **folders}
 
@@ -145,15 +169,6 @@ class ModelLoader:
             placement,
             may_offload=options.offload == "auto",
         )
-
-    def _check_scheduler(self, model: Model) -> None:
-        scheduler = self._options.scheduler
-        if scheduler == "dpm-solver++" and not load_family(model.preset.family).takes_dpm_solver:
-            raise InvalidRequestError(
-                f"The model {model.name!r} cannot draw with the scheduler {scheduler!r}. Leave out "
-                "the option scheduler.",
-                param="scheduler",
-            )
 
     def _find_folders(self, parts: tuple[Part, ...]) -> Mapping[str, Path]:
         options = self._options

@@ -326,3 +326,20 @@ def test_a_forgotten_engine_frees_its_model(tiny_model: MakeTinyModel) -> None:
     assert count() > before
     engine = None
     assert count() == before
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "param"),
+    [
+        ("unclip", {"dtype": "float16"}, "dtype"),
+        ("flux-redux", {"scheduler": "dpm-solver++"}, "scheduler"),
+    ],
+)
+def test_unfit_options_download_nothing(
+    model: str, options: dict[str, str], param: str, tmp_path: Path
+) -> None:
+    """An option that does not fit the device or the preset is an error before the Hub is asked."""
+    engine = make_engine(model, cache_dir=tmp_path, **options)
+    with pytest.raises(InvalidRequestError) as caught:
+        engine.plan_download()
+    assert caught.value.param == param
