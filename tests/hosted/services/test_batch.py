@@ -34,7 +34,9 @@ def photos(tmp_path: Path) -> Path:
 def arguments(photos: Path, engine: str, service: FakeService, n: int = 2) -> list[str]:
     """Return the arguments of a batch."""
     return [
-        *("batch", str(photos), "-o", str(photos.parent / "outputs"), "-n", str(n)),
+        # A Parquet manifest needs another extra.
+        *("batch", str(photos), "--jsonl"),
+        *("-o", str(photos.parent / "outputs"), "-n", str(n)),
         *("--size", "256x256", "--engine", engine, "--base-url", service.url),
     ]
 
@@ -78,7 +80,7 @@ def test_a_stopped_batch_pays_for_the_rest_only(fal: FakeFal, photos: Path) -> N
 def test_nothing_makes_up_costly_seeds(recraft: FakeRecraft, photos: Path, command: str) -> None:
     """Without --seed, six images of a photo are one call to Recraft, although a seed allows one."""
     batch = arguments(photos, "recraft", recraft, n=6)
-    create = ["create", *map(str, sorted(photos.iterdir())), *batch[2:]]
+    create = ["create", *map(str, sorted(photos.iterdir())), *batch[3:]]
     assert main(batch if command == "batch" else create) == 0
     assert [one.form["n"] for one in recraft.received] == [b"6"] * 3
     assert all("random_seed" not in one.form for one in recraft.received)
