@@ -19,7 +19,7 @@ from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
 from tests.server.serving import serving
-from tests.server.test_url_store import KEY, at
+from tests.server.test_url_store import KEY, on_server
 
 yaml = pytest.importorskip("yaml")
 
@@ -170,7 +170,7 @@ def test_the_steps_of_the_image_work(tmp_path: Path) -> None:
             f"{address}/v1/images/variations", files={"image": square_png(64)}, timeout=60
         )
         (entry,) = answer.json()["data"]
-        assert httpx.get(at(other_address, entry["url"])).status_code == 200
+        assert httpx.get(on_server(other_address, entry["url"])).status_code == 200
         for process in (first, second):
             process.terminate()
             assert process.wait(60) == 0

@@ -13,7 +13,7 @@ class SharedFileSystem:
     """Opens a file system again wherever a connection cannot be shared.
 
     Forked processes cannot share a connection. Threads can if the file system is async, because
-    fsspec then uses the connection in a thread of its own.
+    fsspec then uses the connection in a separate thread.
 
     An instance pickles if `open_file_system` does.
 

@@ -150,7 +150,7 @@ def _open_pool(url: httpx.URL) -> httpcore.AsyncConnectionPool:
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """Resolves names in threads of its own.
+    """Resolves names in separate threads.
 
     asyncio resolves them in its default threads. On the server, engines compute there for minutes.
     """

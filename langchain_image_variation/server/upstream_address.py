@@ -69,16 +69,17 @@ class UpstreamAddress:
             return None
         if not _is_plain(path.decode("ascii")):
             return None
-        target = self._base_path + b"/" + path.removeprefix(_PREFIX)
-        return self.at(target + b"?" + query if query else target)
+        return self._address(path.removeprefix(_PREFIX), query)
 
     def models(self, query: bytes) -> httpcore.URL:
         """Return the address of the upstream's list of models."""
-        target = self._base_path + b"/models"
-        return self.at(target + b"?" + query if query else target)
+        return self._address(b"models", query)
 
-    def at(self, target: bytes) -> httpcore.URL:
-        """Return an address at the upstream's scheme, host and port."""
+    def _address(self, path: bytes, query: bytes) -> httpcore.URL:
+        """Return the upstream's address of a path below its own."""
+        target = self._base_path + b"/" + path
+        if query:
+            target += b"?" + query
         return httpcore.URL(
             scheme=self.url.raw_scheme, host=self.url.raw_host, port=self.url.port, target=target
         )

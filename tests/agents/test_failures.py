@@ -36,7 +36,6 @@ from langchain_image_variation.exceptions import (
     SourceError,
     ToolCallError,
 )
-from pytest_image_variation.samples import square_png
 from tests.agents.failing import (
     CAT,
     ENCODED,
@@ -66,15 +65,6 @@ MISTAKES = (ToolCallError, ContentPolicyError)
 @pytest.fixture(autouse=True)
 def _forget_hints() -> None:
     log_hint.cache_clear()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a folder with a photo."""
-    folder = tmp_path / "root"
-    folder.mkdir()
-    (folder / "cat.png").write_bytes(square_png(16))
-    return folder
 
 
 def tool_node(tool: ImageVariationTool) -> Any:

@@ -18,18 +18,8 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     ToolCallError,
 )
-from pytest_image_variation.samples import square_png
 from tests.agents.failing import CAT, KEY, FailingEngine, answers, check_clean, question, scripted
 from tests.agents.scripted import asks, call
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a folder with a photo."""
-    folder = tmp_path / "root"
-    folder.mkdir()
-    (folder / "cat.png").write_bytes(square_png(16))
-    return folder
 
 
 def test_a_tool_node_may_answer_failures(root: Path) -> None:

@@ -17,7 +17,6 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     RateLimitError,
 )
-from pytest_image_variation.samples import square_png
 from tests.agents.failing import (
     CAT,
     FOR_DEVELOPERS,
@@ -35,15 +34,6 @@ from tests.agents.failing import (
 from tests.agents.scripted import Scripted, asks, call
 from tests.calling import failure, success
 from tests.http.raw_server import raw_server, response
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a folder with a photo."""
-    folder = tmp_path / "root"
-    folder.mkdir()
-    (folder / "cat.png").write_bytes(square_png(16))
-    return folder
 
 
 @pytest.mark.parametrize("kind", ["invoke", "ainvoke"])

@@ -36,15 +36,6 @@ def _forget_hints() -> None:
     log_hint.cache_clear()
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a folder with a photo."""
-    folder = tmp_path / "root"
-    folder.mkdir()
-    (folder / "cat.png").write_bytes(square_png(16))
-    return folder
-
-
 @contextmanager
 def without_heif() -> Iterator[None]:
     """Simulate that the extra `heif` is not installed."""

@@ -21,7 +21,7 @@ from pytest_image_variation.samples import square_png
 from tests.s3 import S3_MARKS, bucket, serving_s3
 from tests.server.serving import server_process
 from tests.server.test_process import POSIX
-from tests.server.test_url_store import KEY, add, at, post
+from tests.server.test_url_store import KEY, add, on_server, post
 
 pytestmark = S3_MARKS
 URL = "s3://bucket/some/store"
@@ -86,7 +86,7 @@ def test_a_killed_server_loses_no_url(s3: Any, tmp_path: Path) -> None:
         urls = [entry["url"] for answer in answers for entry in answer.json()["data"]]
         contents = [httpx.get(url).content for url in urls]
         killed.kill()
-        assert [httpx.get(at(second, url)).content for url in urls] == contents
+        assert [httpx.get(on_server(second, url)).content for url in urls] == contents
         for number, answer in enumerate(answers):
             assert post(second, f"k{number}", n="3").content == answer.content
     assert len((tmp_path / "calls").read_text().split()) == 3
@@ -105,7 +105,7 @@ def test_servers_that_answer_at_once_give_one_answer(s3: Any, tmp_path: Path) ->
         assert len({answer.content for answer in answers}) == 1
         for address in addresses:
             for entry in answers[0].json()["data"]:
-                assert httpx.get(at(address, entry["url"])).status_code == 200
+                assert httpx.get(on_server(address, entry["url"])).status_code == 200
     assert len(calls.read_text().split()) == 2
 
 

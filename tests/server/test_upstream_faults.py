@@ -488,7 +488,7 @@ def test_another_event_loop_may_take_over(tmp_path: Path, host: str) -> None:
         # Nothing can close the connections of a loop that has ended.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
-            # Without `with`, each request runs in a loop of its own.
+            # Without `with`, each request runs in a new loop.
             client = TestClient(app, base_url="http://localhost")
             for _ in range(3):
                 assert client.get("/v1/chat").status_code == 200

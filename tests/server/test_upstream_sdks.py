@@ -19,7 +19,7 @@ MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [
 ]
 
 
-@pytest.fixture(params=["a key of its own", "no key"])
+@pytest.fixture(params=["server has a key", "no key"])
 def door(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FakeVendor]:

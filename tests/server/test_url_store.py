@@ -87,7 +87,7 @@ def post(address: str, key: str = "", **form: str) -> httpx.Response:
     )
 
 
-def at(address: str, url: str) -> str:
+def on_server(address: str, url: str) -> str:
     """Return the URL of an image as another server would have given it."""
     parts = urlsplit(url)
     return f"{address}{parts.path}?{parts.query}"
@@ -117,14 +117,14 @@ def test_every_server_serves_every_url(url: str) -> None:
     """A URL that one server gave is answered by the other, until it is restarted and after."""
     with serving(app(url, "local")) as first, serving(app(url, "local")) as second:
         urls = [entry["url"] for entry in post(first, n="3").json()["data"]]
-        images = [httpx.get(at(second, each)) for each in urls]
+        images = [httpx.get(on_server(second, each)) for each in urls]
         assert [image.status_code for image in images] == [200] * 3
         assert [image.content for image in images] == [httpx.get(each).content for each in urls]
-        part = httpx.get(at(second, urls[0]), headers={"range": "bytes=1-3"})
+        part = httpx.get(on_server(second, urls[0]), headers={"range": "bytes=1-3"})
         assert (part.status_code, part.content) == (206, b"PNG")
-        assert httpx.get(at(second, f"{urls[0]}0")).status_code == 403
+        assert httpx.get(on_server(second, f"{urls[0]}0")).status_code == 403
     with serving(app(url)) as third:
-        assert httpx.get(at(third, urls[0])).content == images[0].content
+        assert httpx.get(on_server(third, urls[0])).content == images[0].content
 
 
 def test_servers_share_answers(url: str) -> None:
@@ -199,7 +199,7 @@ def test_other_keys_open_nothing(url: str) -> None:
         given = post(address, "k1")
     other = create_app("local", store_url=url, signing_key="x" * 32)
     with serving(other) as address:
-        assert httpx.get(at(address, given.json()["data"][0]["url"])).status_code == 403
+        assert httpx.get(on_server(address, given.json()["data"][0]["url"])).status_code == 403
         assert post(address, "k1").content != given.content
 
 
