@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Set
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -32,10 +32,13 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
+    Exposable,
+    ExposedArguments,
     ImageVariationArguments,
-    StrengthArguments,
     bounded_arguments,
+    describe_tool,
     explain_errors,
+    expose_arguments,
 )
 from langchain_image_variation.agents.call import (
     CallResult,
@@ -82,10 +85,6 @@ class ImageVariationInput(ImageVariationArguments):
     ] = Field(default=None, repr=False, description="Injected by an agent; not for others.")
 
 
-class ImageVariationStrengthInput(ImageVariationInput, StrengthArguments):
-    """The arguments of a tool with `expose_strength`: the model also sees `strength`."""
-
-
 class ImageVariationTool(BaseTool, ToolSettings):
     """Makes variations of an image in the conversation or under `root_dir`.
 
@@ -95,8 +94,8 @@ class ImageVariationTool(BaseTool, ToolSettings):
     - `images` has an object per image, with `handle`, `path` (relative to `root_dir`, or to
       `output_dir` if that is a URL), `sha256`, `width` and `height` in pixels, `seed`, `engine`
       (the name under which it is installed, or else the name of its class), `model` (if the engine
-      names it), and `created` in seconds since 1970. With `public_url`, it also has `url`. If the
-      model chose a `strength`, it has that too.
+      names it), and `created` in seconds since 1970. With `public_url`, it also has `url`. It also
+      has the `strength`, the `prompt` and the `fit` that the model chose; see `expose`.
     - `note` is what a person should know about the images, if the engine has something to say.
     - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
     - `cached` is true if the images are those of an earlier call; see `cache`.
@@ -134,31 +133,47 @@ class ImageVariationTool(BaseTool, ToolSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_settings(self, self._engines)
-        if self.expose_strength and self.args_schema is ImageVariationInput:
-            self.args_schema = ImageVariationStrengthInput
+        self._expose_arguments()
+        if self.description == TOOL_DESCRIPTION:
+            self.description = describe_tool(self.expose)
         if self.handle_validation_error is _explain:
             # Name the limit and the arguments of this tool.
             self.handle_validation_error = partial(
                 _explain,
                 max_n=largest_n(self, self._engines),
                 with_size=self.fixed_size is None,
-                with_strength=self.expose_strength,
+                exposed=self.expose,
             )
         return self
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
         """The schema that a model sees, within the limits of the settings."""
-        if self.args_schema not in (ImageVariationInput, ImageVariationStrengthInput):
+        if self.args_schema is not expose_arguments(ImageVariationInput, self.expose):
             return super().tool_call_schema
         return bounded_arguments(
             name=self.name,
             description=self.description,
             max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
-            with_strength=self.expose_strength,
-            keeps_shape=self.fit == "keep",
+            fit=self.fit,
+            exposed=self.expose,
         )
+
+    def _expose_arguments(self) -> None:
+        if self.args_schema is ImageVariationInput:
+            self.args_schema = expose_arguments(ImageVariationInput, self.expose)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        if self.args_schema is expose_arguments(ImageVariationInput, self.expose):
+            # A class that was made for this tool does not pickle.
+            state["__dict__"] = {**state["__dict__"], "args_schema": ImageVariationInput}
+        return state
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._expose_arguments()
 
     def delete_conversation(self, thread_id: str) -> None:
         """Delete the results and the uploads of a conversation, when it has ended.
@@ -178,6 +193,11 @@ class ImageVariationTool(BaseTool, ToolSettings):
         # A config may have a UUID.
         delete_conversation(self, str(thread_id))
 
+    def _translate_errors(self) -> ToolErrorTranslation:
+        return ToolErrorTranslation(
+            self.raise_on, ToolException, with_prompt="prompt" in self.expose
+        )
+
     # LangChain calls these with the validated fields of `ImageVariationInput`.
 
     def _run(
@@ -193,7 +213,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         with (
             # An error of a developer's handler is passed on unchanged.
             _event_listener(run_manager) as listener,
-            ToolErrorTranslation(self.raise_on, ToolException) as translation,
+            self._translate_errors() as translation,
         ):
             conversation = read_conversation(runtime, config, self.name)
             translation.conversation = conversation
@@ -213,7 +233,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
     ) -> tuple[str | list[Any], dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
         async with _event_listener_async(run_manager) as listener:
-            with ToolErrorTranslation(self.raise_on, ToolException) as translation:
+            with self._translate_errors() as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
                     read_conversation, runtime, config, self.name
@@ -229,10 +249,9 @@ def _split_arguments(
     image: str, others: dict[str, Any]
 ) -> tuple[ImageVariationArguments, dict[str, Any]]:
     """Return the arguments from the model, and the other fields of the request."""
-    from_model = {name: others[name] for name in ("n", "size", "strength") if name in others}
+    from_model = {name: others[name] for name in ExposedArguments.model_fields if name in others}
     fields = {name: value for name, value in others.items() if name not in from_model}
-    arguments_class = StrengthArguments if "strength" in from_model else ImageVariationArguments
-    return arguments_class(image=image, **from_model), fields
+    return ExposedArguments(image=image, **from_model), fields
 
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
@@ -301,8 +320,6 @@ def _explain(
     *,
     max_n: int = MAX_N,
     with_size: bool = True,
-    with_strength: bool = False,
+    exposed: Set[Exposable] = frozenset(),
 ) -> str:
-    return explain_errors(
-        error.errors(), max_n=max_n, with_size=with_size, with_strength=with_strength
-    )
+    return explain_errors(error.errors(), max_n=max_n, with_size=with_size, exposed=exposed)
