@@ -1,6 +1,7 @@
 """`ToolSettings`: what a developer can set for the tool, whatever the framework."""
 
 import os
+from collections.abc import Set
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
@@ -124,7 +125,7 @@ class ToolSettings(BaseModel):
     gone. The default is no limit."""
     fixed_size: Size | None = None
     """The size of every variation. If it is set, the model cannot choose one."""
-    expose: frozenset[Exposable] = frozenset()
+    expose: Annotated[Set[Exposable], AfterValidator(frozenset)] = frozenset()
     """Further arguments for the model. If it leaves one out, the call is as if you had not exposed
     it.
 

@@ -149,7 +149,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
     @property
     def tool_call_schema(self) -> ArgsSchema:
         """The schema that a model sees, within the limits of the settings."""
-        if self.args_schema is not expose_arguments(ImageVariationInput, self.expose):
+        if self.args_schema is not expose_arguments(ImageVariationInput, frozenset(self.expose)):
             return super().tool_call_schema
         return bounded_arguments(
             name=self.name,
@@ -157,16 +157,16 @@ class ImageVariationTool(BaseTool, ToolSettings):
             max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
             fit=self.fit,
-            exposed=self.expose,
+            exposed=frozenset(self.expose),
         )
 
     def _expose_arguments(self) -> None:
         if self.args_schema is ImageVariationInput:
-            self.args_schema = expose_arguments(ImageVariationInput, self.expose)
+            self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        if self.args_schema is expose_arguments(ImageVariationInput, self.expose):
+        if self.args_schema is expose_arguments(ImageVariationInput, frozenset(self.expose)):
             # A class that was made for this tool does not pickle.
             state["__dict__"] = {**state["__dict__"], "args_schema": ImageVariationInput}
         return state

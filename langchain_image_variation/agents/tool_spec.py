@@ -201,12 +201,12 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
             max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
             fit=self.fit,
-            exposed=self.expose,
+            exposed=frozenset(self.expose),
         )
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
     def _validate(self, arguments: dict[str, object]) -> ImageVariationArguments:
-        arguments_class = expose_arguments(ImageVariationArguments, self.expose)
+        arguments_class = expose_arguments(ImageVariationArguments, frozenset(self.expose))
         try:
             return arguments_class.model_validate(arguments)
         except ValidationError as error:

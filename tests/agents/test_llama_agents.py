@@ -517,7 +517,7 @@ async def test_the_model_uses_all_exposed_arguments(root: Path) -> None:
         fixed_size="256x256",
         expose={"strength", "prompt", "fit", "name"},
     )
-    choices = {"strength": 0.3, "prompt": "In the snow", "fit": "keep"}
+    choices: dict[str, Any] = {"strength": 0.3, "prompt": "In the snow", "fit": "keep"}
     first = asks(image="cat.jpg", name="Winter cat.png", **choices)
     turns = (first, asks(image="latest", prompt="forbidden"), asks(image="latest"), says())
     made, refused, plain = await outputs(agent(spec, *turns))
