@@ -13,6 +13,7 @@ from langchain_core.callbacks import (
     adispatch_custom_event,
     dispatch_custom_event,
 )
+from langchain_core.messages import ToolMessage
 from langchain_core.messages.content import create_image_block, create_text_block
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
@@ -49,11 +50,17 @@ from langchain_image_variation.agents.call import (
 )
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
+from langchain_image_variation.agents.graph_output import find_stream_writer, update_state
 from langchain_image_variation.agents.image_listener import ImageListener
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    MissingExtraError,
+    excerpt,
+)
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
 
@@ -65,6 +72,22 @@ def _check_runtime(value: object) -> object:
     if value is not None and not is_runtime(value):
         raise ValueError("only an agent can pass a runtime")
     return value
+
+
+def _check_state_key(key: str) -> str:
+    if not key or key == "messages":
+        raise InvalidRequestError(
+            "state_key must name a key of the state for images, such as 'images', got "
+            f"{excerpt(key)}.",
+            param="state_key",
+        )
+    try:
+        import langgraph.types  # noqa: F401  # its Command is the answer
+    except ImportError as error:
+        raise MissingExtraError.for_package(
+            "state_key", error.name, "langchain-image-variation[langchain]"
+        ) from None
+    return key
 
 
 class ImageVariationInput(ImageVariationArguments):
@@ -108,7 +131,8 @@ class ImageVariationTool(BaseTool, ToolSettings):
     In an agent, the images of the conversation are read from its messages. A `thread_id` in the
     config gives the conversation its own folder, with its results and the images of its messages,
     which can then be varied after their messages were removed. For each finished image, the tool
-    dispatches the custom event `image_variation_progress` with `done` and `n`.
+    dispatches the custom event `image_variation_progress` with `done` and `n`. In a graph, it also
+    writes them to the custom stream, with the name of the event as `type` and with `tool_call_id`.
 
     Raises:
         ImageVariationError: On construction. See `check_settings`.
@@ -127,6 +151,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
     ) = Field(default_factory=lambda: _explain, repr=False)
+    state_key: Annotated[str, AfterValidator(_check_state_key)] | None = None
+    """The key under which the state of a graph gets the `images` of each artifact. It needs a
+    reducer, such as `add_images`. In an agent or a `ToolNode`, the tool then returns a `Command`,
+    which contains the message."""
 
     _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
 
@@ -198,6 +226,17 @@ class ImageVariationTool(BaseTool, ToolSettings):
             self.raise_on, ToolException, with_prompt="prompt" in self.expose
         )
 
+    def _output(self, result: CallResult, runtime: Any) -> tuple[Any, dict[str, Any]]:
+        """Return the content and the artifact of the message, or a command instead of both."""
+        content, artifact = _message(result)
+        if self.state_key is None or runtime is None or runtime.tool_call_id is None:
+            return content, artifact
+        message = ToolMessage(
+            content, artifact=artifact, name=self.name, tool_call_id=runtime.tool_call_id
+        )
+        command = update_state(runtime, self.state_key, message, artifact["images"])
+        return content if command is None else command, artifact
+
     # LangChain calls these with the validated fields of `ImageVariationInput`.
 
     def _run(
@@ -208,11 +247,11 @@ class ImageVariationTool(BaseTool, ToolSettings):
         run_manager: CallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
-    ) -> tuple[str | list[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
         with (
             # An error of a developer's handler is passed on unchanged.
-            _event_listener(run_manager) as listener,
+            _event_listener(run_manager, _chunk_writer(runtime)) as listener,
             self._translate_errors() as translation,
         ):
             conversation = read_conversation(runtime, config, self.name)
@@ -220,7 +259,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
             result = call_tool(
                 self, self._engines, arguments, conversation, fields=fields, listener=listener
             )
-            return _message(result)
+            return self._output(result, runtime)
 
     async def _arun(
         self,
@@ -230,9 +269,9 @@ class ImageVariationTool(BaseTool, ToolSettings):
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
-    ) -> tuple[str | list[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
-        async with _event_listener_async(run_manager) as listener:
+        async with _event_listener_async(run_manager, _chunk_writer(runtime)) as listener:
             with self._translate_errors() as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
@@ -242,7 +281,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, fields=fields, listener=listener
                 )
-                return _message(result)
+                return self._output(result, runtime)
 
 
 def _split_arguments(
@@ -266,19 +305,36 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     return blocks, result.artifact
 
 
+def _chunk_writer(runtime: Any) -> ImageListener | None:
+    """Return a thread-safe listener that writes to the custom stream of the call's graph."""
+    write = find_stream_writer(runtime)
+    if write is None:
+        return None
+    call_id = None if runtime is None else runtime.tool_call_id
+
+    def write_chunk(finished: int, n: int) -> None:
+        write({"type": PROGRESS_EVENT, "tool_call_id": call_id, "done": finished, "n": n})
+
+    return write_chunk
+
+
 @contextlib.contextmanager
-def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
-    """Yield a thread-safe listener that dispatches an event for each finished image."""
-    if run is None:
+def _event_listener(
+    run: CallbackManagerForToolRun | None, write_chunk: ImageListener | None
+) -> Iterator[ImageListener | None]:
+    """Yield a thread-safe listener that dispatches an event and a chunk for each finished image."""
+    if run is None and write_chunk is None:
         yield None
         return
-    # Not the config of the call: its callbacks may not belong to this run.
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
     errors: list[Exception] = []
 
     def dispatch(finished: int, n: int) -> None:
         try:
-            dispatch_custom_event(PROGRESS_EVENT, {"done": finished, "n": n}, config=run_config)
+            if write_chunk is not None:
+                write_chunk(finished, n)
+            if run is not None:
+                event = {"done": finished, "n": n}
+                dispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
         # An error of a handler is not an error of the engine, which calls this.
         except Exception as error:
             errors.append(error)
@@ -290,18 +346,20 @@ def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageList
 
 @contextlib.asynccontextmanager
 async def _event_listener_async(
-    run: AsyncCallbackManagerForToolRun | None,
+    run: AsyncCallbackManagerForToolRun | None, write_chunk: ImageListener | None
 ) -> AsyncIterator[ImageListener | None]:
-    """Yield a listener for the event loop that dispatches an event for each finished image."""
-    if run is None:
+    """Yield a listener for the loop that dispatches an event and a chunk for each image."""
+    if run is None and write_chunk is None:
         yield None
         return
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
     async def dispatch_events() -> None:
         while (event := await events.get()) is not None:
-            await adispatch_custom_event(PROGRESS_EVENT, event, config=run_config)
+            if write_chunk is not None:
+                write_chunk(event["done"], event["n"])
+            if run is not None:
+                await adispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
 
     def enqueue(finished: int, n: int) -> None:
         events.put_nowait({"done": finished, "n": n})
@@ -313,6 +371,13 @@ async def _event_listener_async(
         await task
     finally:
         task.cancel()
+
+
+def _child_config(
+    run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
+) -> RunnableConfig:
+    # Not the config of the call: its callbacks may not belong to this run.
+    return {"callbacks": run.get_child()}
 
 
 def _explain(
