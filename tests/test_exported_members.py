@@ -66,6 +66,15 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
     "import langchain_image_variation.cli-httpx numpy langchain_core langsmith",
     "import pytest_image_variation-pydantic httpx numpy PIL langchain_core",
 )
+PLAIN_CALL = (
+    "from tempfile import TemporaryDirectory; from PIL import Image; folder = TemporaryDirectory();"
+    "Image.new('L', (64, 64)).save(folder.name + '/a.png'); import langchain_image_variation as lib;"
+    "tool = lib.ImageVariationTool(root_dir=folder.name, engine='instant');"
+    "assert tool.invoke({'image': 'a.png'}).startswith('Made 1 variation')"
+)
+"""A call of the tool outside a graph."""
+
+
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [
@@ -81,6 +90,7 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
             "import langchain_image_variation.agents.tool",
             "numpy langgraph langchain llama_index fsspec",
         ),
+        pytest.param(PLAIN_CALL, "langgraph langchain llama_index fsspec", marks=pytest.mark.slow),
         pytest.param(
             *("import langchain_image_variation.agents.tool_spec", "langchain_core langsmith"),
             marks=pytest.mark.skipif(not EXTRA, reason="LlamaIndex is not installed"),
