@@ -62,8 +62,8 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
 
 
 PLAIN_CALL = (
-    "from tempfile import TemporaryDirectory; from PIL import Image; from langchain_image_variation "
-    "import ImageVariationTool; root = TemporaryDirectory(); "
+    "from tempfile import TemporaryDirectory; from PIL import Image; "
+    "from langchain_image_variation import ImageVariationTool; root = TemporaryDirectory(); "
     "Image.new('L', (64, 64)).save(f'{root.name}/a.png'); "
     "tool = ImageVariationTool(root_dir=root.name, engine='instant'); "
     "assert tool.invoke({'image': 'a.png'}).startswith('Made 1 variation')"
