@@ -212,10 +212,10 @@ def bounded_arguments(
     fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n_description))
     if with_size:
         size = original_fields["size"]
-        if fit == "keep" and "fit" not in exposed:
-            size = Field(default=size.default, description=_LARGEST_SIZE)
-        elif "fit" in exposed:
+        if "fit" in exposed:
             size = Field(default=size.default, description=_SIZE_BY_FIT)
+        elif fit == "keep":
+            size = Field(default=size.default, description=_LARGEST_SIZE)
         fields["size"] = (Size, size)
     fields |= _exposed_fields(exposed)
     if "fit" in exposed:

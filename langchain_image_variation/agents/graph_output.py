@@ -13,12 +13,16 @@ from langchain_core.messages import ToolMessage
 
 from langchain_image_variation.agents.failure_log import log_hint
 from langchain_image_variation.agents.langchain_messages import messages_key
-from langchain_image_variation.exceptions import excerpt
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    MissingExtraError,
+    excerpt,
+)
 
 if TYPE_CHECKING:
     from langgraph.types import Command
 
-__all__ = ["StreamWriter", "add_images", "find_stream_writer", "update_state"]
+__all__ = ["StreamWriter", "add_images", "check_state_key", "find_stream_writer", "update_state"]
 
 StreamWriter: TypeAlias = Callable[[object], object]
 
@@ -71,6 +75,28 @@ def add_images(
         new_images: The images of an update, each with its `path`.
     """
     return list({image["path"]: image for image in (*images, *new_images)}.values())
+
+
+def check_state_key(key: str) -> str:
+    """Check a key of a graph's state for images, and that LangGraph is installed.
+
+    Raises:
+        InvalidRequestError: If the key is empty, or that of the messages.
+        MissingExtraError: If LangGraph is not installed.
+    """
+    if not key or key == "messages":
+        raise InvalidRequestError(
+            "state_key must name a key of the state for images, such as 'images', got "
+            f"{excerpt(key)}.",
+            param="state_key",
+        )
+    try:
+        import langgraph.types  # noqa: F401  # `update_state` needs it
+    except ImportError as error:
+        raise MissingExtraError.for_package(
+            "state_key", error.name, "langchain-image-variation[langchain]"
+        ) from None
+    return key
 
 
 def update_state(

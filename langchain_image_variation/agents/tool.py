@@ -2,16 +2,13 @@
 
 import asyncio
 import base64
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Set
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
     CallbackManagerForToolRun,
-    adispatch_custom_event,
-    dispatch_custom_event,
 )
 from langchain_core.messages import ToolMessage
 from langchain_core.messages.content import create_image_block, create_text_block
@@ -50,44 +47,23 @@ from langchain_image_variation.agents.call import (
 )
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
-from langchain_image_variation.agents.graph_output import find_stream_writer, update_state
-from langchain_image_variation.agents.image_listener import ImageListener
+from langchain_image_variation.agents.graph_output import check_state_key, update_state
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.progress_events import (
+    report_progress,
+    report_progress_async,
+)
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
-from langchain_image_variation.exceptions import (
-    InvalidRequestError,
-    MissingExtraError,
-    excerpt,
-)
 
-__all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
-
-PROGRESS_EVENT = "image_variation_progress"
-"""The name of the custom event for each finished image."""
+__all__ = ["ImageVariationInput", "ImageVariationTool"]
 
 
 def _check_runtime(value: object) -> object:
     if value is not None and not is_runtime(value):
         raise ValueError("only an agent can pass a runtime")
     return value
-
-
-def _check_state_key(key: str) -> str:
-    if not key or key == "messages":
-        raise InvalidRequestError(
-            "state_key must name a key of the state for images, such as 'images', got "
-            f"{excerpt(key)}.",
-            param="state_key",
-        )
-    try:
-        import langgraph.types  # noqa: F401  # its Command is the answer
-    except ImportError as error:
-        raise MissingExtraError.for_package(
-            "state_key", error.name, "langchain-image-variation[langchain]"
-        ) from None
-    return key
 
 
 class ImageVariationInput(ImageVariationArguments):
@@ -151,7 +127,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
     ) = Field(default_factory=lambda: _explain, repr=False)
-    state_key: Annotated[str, AfterValidator(_check_state_key)] | None = None
+    state_key: Annotated[str, AfterValidator(check_state_key)] | None = None
     """The key under which the state of a graph gets the `images` of each artifact. It needs a
     reducer, such as `add_images`. In an agent or a `ToolNode`, the tool then returns a `Command`,
     which contains the message."""
@@ -161,7 +137,8 @@ class ImageVariationTool(BaseTool, ToolSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_settings(self, self._engines)
-        self._expose_arguments()
+        if self.args_schema is ImageVariationInput:
+            self.args_schema = self._input_class
         if self.description == TOOL_DESCRIPTION:
             self.description = describe_tool(self.expose)
         if self.handle_validation_error is _explain:
@@ -177,7 +154,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
     @property
     def tool_call_schema(self) -> ArgsSchema:
         """The schema that a model sees, within the limits of the settings."""
-        if self.args_schema is not expose_arguments(ImageVariationInput, frozenset(self.expose)):
+        if self.args_schema is not self._input_class:
             return super().tool_call_schema
         return bounded_arguments(
             name=self.name,
@@ -188,20 +165,21 @@ class ImageVariationTool(BaseTool, ToolSettings):
             exposed=frozenset(self.expose),
         )
 
-    def _expose_arguments(self) -> None:
-        if self.args_schema is ImageVariationInput:
-            self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
+    @property
+    def _input_class(self) -> type[ImageVariationInput]:
+        return expose_arguments(ImageVariationInput, frozenset(self.expose))
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        if self.args_schema is expose_arguments(ImageVariationInput, frozenset(self.expose)):
+        if self.args_schema is self._input_class:
             # A class that was made for this tool does not pickle.
             state["__dict__"] = {**state["__dict__"], "args_schema": ImageVariationInput}
         return state
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        self._expose_arguments()
+        if self.args_schema is ImageVariationInput:
+            self.args_schema = self._input_class
 
     def delete_conversation(self, thread_id: str) -> None:
         """Delete the results and the uploads of a conversation, when it has ended.
@@ -251,7 +229,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         arguments, fields = _split_arguments(image, others)
         with (
             # An error of a developer's handler is passed on unchanged.
-            _event_listener(run_manager, _chunk_writer(runtime)) as listener,
+            report_progress(run_manager, runtime) as listener,
             self._translate_errors() as translation,
         ):
             conversation = read_conversation(runtime, config, self.name)
@@ -271,7 +249,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         **others: Any,
     ) -> tuple[Any, dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
-        async with _event_listener_async(run_manager, _chunk_writer(runtime)) as listener:
+        async with report_progress_async(run_manager, runtime) as listener:
             with self._translate_errors() as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
@@ -303,81 +281,6 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
         create_image_block(base64=thumbnail, mime_type="image/jpeg"),
     ]
     return blocks, result.artifact
-
-
-def _chunk_writer(runtime: Any) -> ImageListener | None:
-    """Return a thread-safe listener that writes to the custom stream of the call's graph."""
-    write = find_stream_writer(runtime)
-    if write is None:
-        return None
-    call_id = None if runtime is None else runtime.tool_call_id
-
-    def write_chunk(finished: int, n: int) -> None:
-        write({"type": PROGRESS_EVENT, "tool_call_id": call_id, "done": finished, "n": n})
-
-    return write_chunk
-
-
-@contextlib.contextmanager
-def _event_listener(
-    run: CallbackManagerForToolRun | None, write_chunk: ImageListener | None
-) -> Iterator[ImageListener | None]:
-    """Yield a thread-safe listener that dispatches an event and a chunk for each finished image."""
-    if run is None and write_chunk is None:
-        yield None
-        return
-    errors: list[Exception] = []
-
-    def dispatch(finished: int, n: int) -> None:
-        try:
-            if write_chunk is not None:
-                write_chunk(finished, n)
-            if run is not None:
-                event = {"done": finished, "n": n}
-                dispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
-        # An error of a handler is not an error of the engine, which calls this.
-        except Exception as error:
-            errors.append(error)
-
-    yield dispatch
-    if errors:
-        raise errors[0]
-
-
-@contextlib.asynccontextmanager
-async def _event_listener_async(
-    run: AsyncCallbackManagerForToolRun | None, write_chunk: ImageListener | None
-) -> AsyncIterator[ImageListener | None]:
-    """Yield a listener for the loop that dispatches an event and a chunk for each image."""
-    if run is None and write_chunk is None:
-        yield None
-        return
-    events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
-
-    async def dispatch_events() -> None:
-        while (event := await events.get()) is not None:
-            if write_chunk is not None:
-                write_chunk(event["done"], event["n"])
-            if run is not None:
-                await adispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
-
-    def enqueue(finished: int, n: int) -> None:
-        events.put_nowait({"done": finished, "n": n})
-
-    task = asyncio.create_task(dispatch_events())
-    try:
-        yield enqueue
-        events.put_nowait(None)
-        await task
-    finally:
-        task.cancel()
-
-
-def _child_config(
-    run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
-) -> RunnableConfig:
-    # Not the config of the call: its callbacks may not belong to this run.
-    return {"callbacks": run.get_child()}
 
 
 def _explain(

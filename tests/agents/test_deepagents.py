@@ -104,7 +104,7 @@ async def test_images_of_a_subagent_reach_the_state(tmp_path: Path, kind: str) -
     """With `state_key`, the state of the parent lists the images that its subagent has made."""
     (tmp_path / "cat.png").write_bytes(CAT)
 
-    class State(deepagents.DeepAgentState):
+    class State(deepagents.DeepAgentState):  # type: ignore[misc, name-defined]  # may be missing
         images: Annotated[list[dict[str, Any]], add_images]
 
     tool = ImageVariationTool(

@@ -319,7 +319,7 @@ async def test_the_model_may_choose_the_strength(root: Path) -> None:
         make_tool(root_dir=root, expose={"strength"})
 
 
-def test_it_has_the_exposed_arguments_of_the_langchain_tool(root: Path) -> None:
+def test_it_exposes_what_the_langchain_tool_exposes(root: Path) -> None:
     """With `expose`, description and schema are those of LangChain's tool."""
     settings: Any = {
         "root_dir": root,

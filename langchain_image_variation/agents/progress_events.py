@@ -1,0 +1,105 @@
+"""Reports each finished image to LangChain's callbacks and to the custom stream of a graph."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForToolRun,
+    CallbackManagerForToolRun,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
+from langchain_core.runnables import RunnableConfig
+
+from langchain_image_variation.agents.graph_output import find_stream_writer
+from langchain_image_variation.agents.image_listener import ImageListener
+
+__all__ = ["PROGRESS_EVENT", "report_progress", "report_progress_async"]
+
+PROGRESS_EVENT = "image_variation_progress"
+"""The name of the custom event for each finished image, and the `type` of its chunk."""
+
+
+@contextlib.contextmanager
+def report_progress(
+    run: CallbackManagerForToolRun | None, runtime: Any
+) -> Iterator[ImageListener | None]:
+    """Yield a thread-safe listener that reports each finished image, or None if nobody can listen.
+
+    Args:
+        run: The run of the tool. Its handlers get the custom event `PROGRESS_EVENT`.
+        runtime: A runtime that `is_runtime` accepts, or None. The custom stream of the graph gets a
+            chunk with the same content.
+    """
+    write_chunk = _chunk_writer(runtime)
+    if run is None and write_chunk is None:
+        yield None
+        return
+    errors: list[Exception] = []
+
+    def dispatch(finished: int, n: int) -> None:
+        try:
+            if write_chunk is not None:
+                write_chunk(finished, n)
+            if run is not None:
+                event = {"done": finished, "n": n}
+                dispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
+        # An error of a handler is not an error of the engine, which calls this.
+        except Exception as error:
+            errors.append(error)
+
+    yield dispatch
+    if errors:
+        raise errors[0]
+
+
+@contextlib.asynccontextmanager
+async def report_progress_async(
+    run: AsyncCallbackManagerForToolRun | None, runtime: Any
+) -> AsyncIterator[ImageListener | None]:
+    """Do what `report_progress` does. The listener is called on the event loop."""
+    write_chunk = _chunk_writer(runtime)
+    if run is None and write_chunk is None:
+        yield None
+        return
+    events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
+
+    async def dispatch_events() -> None:
+        while (event := await events.get()) is not None:
+            if write_chunk is not None:
+                write_chunk(event["done"], event["n"])
+            if run is not None:
+                await adispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
+
+    def enqueue(finished: int, n: int) -> None:
+        events.put_nowait({"done": finished, "n": n})
+
+    task = asyncio.create_task(dispatch_events())
+    try:
+        yield enqueue
+        events.put_nowait(None)
+        await task
+    finally:
+        task.cancel()
+
+
+def _chunk_writer(runtime: Any) -> ImageListener | None:
+    """Return a thread-safe listener that writes to the custom stream of the call's graph."""
+    write = find_stream_writer(runtime)
+    if write is None:
+        return None
+    call_id = None if runtime is None else runtime.tool_call_id
+
+    def write_chunk(finished: int, n: int) -> None:
+        write({"type": PROGRESS_EVENT, "tool_call_id": call_id, "done": finished, "n": n})
+
+    return write_chunk
+
+
+def _child_config(
+    run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
+) -> RunnableConfig:
+    # Not the config of the call: its callbacks may not belong to this run.
+    return {"callbacks": run.get_child()}
