@@ -45,7 +45,7 @@ def report_progress(
                 write_chunk(finished, n)
             if run is not None:
                 event = {"done": finished, "n": n}
-                dispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
+                dispatch_custom_event(PROGRESS_EVENT, event, config=_event_config(run))
         # An error of a handler is not an error of the engine, which calls this.
         except Exception as error:
             errors.append(error)
@@ -71,7 +71,7 @@ async def report_progress_async(
             if write_chunk is not None:
                 write_chunk(event["done"], event["n"])
             if run is not None:
-                await adispatch_custom_event(PROGRESS_EVENT, event, config=_child_config(run))
+                await adispatch_custom_event(PROGRESS_EVENT, event, config=_event_config(run))
 
     def enqueue(finished: int, n: int) -> None:
         events.put_nowait({"done": finished, "n": n})
@@ -98,8 +98,8 @@ def _chunk_writer(runtime: Any) -> ImageListener | None:
     return write_chunk
 
 
-def _child_config(
+def _event_config(
     run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
 ) -> RunnableConfig:
-    # Not the config of the call: its callbacks may not belong to this run.
+    """Return a config for events of a run. That of the call may have callbacks of other runs."""
     return {"callbacks": run.get_child()}

@@ -51,13 +51,14 @@ from langchain_image_variation.agents.graph_output import check_state_key, updat
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.progress_events import (
+    PROGRESS_EVENT,
     report_progress,
     report_progress_async,
 )
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
 
-__all__ = ["ImageVariationInput", "ImageVariationTool"]
+__all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
 
 
 def _check_runtime(value: object) -> object:

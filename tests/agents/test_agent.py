@@ -16,8 +16,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
-from langchain_image_variation.agents.progress_events import PROGRESS_EVENT
-from langchain_image_variation.agents.tool import ImageVariationTool
+from langchain_image_variation.agents.tool import PROGRESS_EVENT, ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.instant import InstantEngine

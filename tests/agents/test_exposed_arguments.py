@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
@@ -26,7 +28,7 @@ from langchain_image_variation.hosted.replicate import ReplicateEngine
 from langchain_image_variation.output.names import RESULT_NAME
 from pytest_image_variation.samples import jpeg
 from tests.agents.dial import DialEngine
-from tests.agents.scripted import call
+from tests.agents.scripted import AnswerQueue, asks, call
 
 EXPOSED = {"strength", "prompt", "fit", "name"}
 
@@ -375,6 +377,22 @@ def test_any_name_gives_a_usable_handle(name: str) -> None:
     assert parse_announcement(message.text)[0].handle == image["handle"]
     again = tool.invoke(call(image=image["handle"], size="256x256"))
     assert again.text.startswith(f"Made 1 variation of {image['handle']}, ")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_agent_uses_all_of_them(kind: str) -> None:
+    """In an agent, the model chooses all of them, and the next call can name the result."""
+    first = asks(image="wide.png", strength=0.3, prompt="In snow", fit="keep", name="winter")
+    script: list[Any] = [first, asks(image="latest", name="spring"), AIMessage("Done.")]
+    agent = create_agent(AnswerQueue(script=script), [make_tool(expose=EXPOSED)])
+    user: Any = {"messages": [("user", "Vary wide.png.")]}
+    state = agent.invoke(user) if kind == "sync" else await agent.ainvoke(user)
+    winter, spring = (message.artifact["images"][0] for message in state["messages"][2:5:2])
+    assert (winter["strength"], winter["prompt"], winter["fit"]) == (0.3, "In snow", "keep")
+    assert (winter["width"], winter["height"]) == (256, 128)
+    assert winter["handle"].startswith("winter-")
+    assert spring["handle"].startswith("spring-")
+    assert f"variation of {winter['handle']}, " in state["messages"][4].text
 
 
 def test_the_tool_survives_pickling_and_copying() -> None:

@@ -18,8 +18,8 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from PIL import Image
 
-from langchain_image_variation.agents.progress_events import PROGRESS_EVENT
 from langchain_image_variation.agents.tool import (
+    PROGRESS_EVENT,
     ImageVariationInput,
     ImageVariationTool,
 )
