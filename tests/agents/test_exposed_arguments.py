@@ -312,7 +312,6 @@ def test_the_cache_tells_all_choices_apart() -> None:
         assert {name: image[name] for name in EXPOSED & image.keys()} == choice
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
@@ -334,9 +333,9 @@ def test_the_cache_tells_all_choices_apart() -> None:
         ("", "cat"),
     ],
 )
-async def test_the_model_names_the_results(name: str, stem: str, kind: str) -> None:
+def test_the_model_names_the_results(name: str, stem: str) -> None:
     """A name becomes the beginning of a file's name, without what could confuse anyone."""
-    message = await invoke(make_tool(expose={"name"}), kind, name=name)
+    message = make_tool(expose={"name"}).invoke(call(image="cat.jpg", name=name))
     (image,) = message.artifact["images"]
     assert image["handle"].rsplit("-", 2)[0] == stem
     assert image["path"] == f"variations/{image['handle']}.png"
