@@ -25,7 +25,11 @@ from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
 from langchain_image_variation.engines.traits import close_engine, engine_options, has_costly_seeds
-from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    OutputError,
+)
 from langchain_image_variation.output import cut_back, save_images
 from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.output.file_format import FileFormat
@@ -59,12 +63,13 @@ class CreateRun:
         self._engine_note: str | None = None
 
     def vary_all(self) -> int:
-        """Vary each image and print its results. Return how many images failed.
+        """Vary each image and print its results. Return for how many images some or all failed.
 
         Raises:
             ImageVariationError: If the only image fails, or an error would repeat for each image.
         """
         failures = 0
+        has_results = False
         urls = url_policy(self._arguments.allow_host)
         for photo in self._photos:
             listener = self._bar.start()
@@ -72,22 +77,29 @@ class CreateRun:
                 source = load_photo(photo, fit=self._arguments.fit, urls=urls)
             except ImageVariationError as error:
                 error.message = name_photo(error.message, photo)
-                self._report(error, display_name(photo))
+                self._name_in_message(error, photo)
+                if len(self._photos) == 1:
+                    raise
+                self._print_error(error)
                 failures += 1
             else:
                 # Created now, so that a wrong option causes one error instead of one per image.
                 engine, folder = self._engine, self._folder
                 try:
-                    self._vary(source, engine, folder, listener)
+                    failure = self._vary(source, engine, folder, listener)
+                    has_results = True
                 except FATAL_ERRORS:
                     raise
                 except ImageVariationError as error:
                     if len(self._photos) == 1:
                         raise
-                    self._report(error, display_name(photo))
+                    failure = error
+                if failure is not None:
+                    if len(self._photos) > 1:
+                        self._name_in_message(failure, photo)
+                    self._print_error(failure)
                     failures += 1
             self._bar.finish()
-        has_results = failures < len(self._photos)
         if self._model not in (None, self._arguments.engine):
             self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
         if has_results and self._seed is not None and self._arguments.seed is None:
@@ -96,20 +108,18 @@ class CreateRun:
             self._print_note(f"Make these again with {options}--seed {self._seed}.")
         return failures
 
-    def _report(self, error: ImageVariationError, name: str) -> None:
-        """Print the error of one of several images.
-
-        Raises:
-            ImageVariationError: The error itself, if there is only one image.
-        """
+    def _name_in_message(self, error: ImageVariationError, photo: str) -> None:
+        """Let the message of an error begin with its image, unless it names the image already."""
+        name = display_name(photo)
         message = name_options(error.message, self._arguments)
         quoted_name = name if name.startswith(("'", '"')) else repr(name)
         is_named = quoted_name in message or message.startswith("Standard input ")
         error.message = message if is_named else f"{name}: {message}"
-        if len(self._photos) == 1:
-            raise error
+
+    def _print_error(self, error: ImageVariationError) -> None:
         with self._bar.hidden():
-            print(f"image-variation: {error.message}", file=sys.stderr)
+            message = name_options(error.message, self._arguments)
+            print(f"image-variation: {message}", file=sys.stderr)
 
     def close(self) -> None:
         """Close the engine, if it was needed."""
@@ -152,7 +162,12 @@ class CreateRun:
         engine: "VariationEngine",
         folder: Path | None,
         listener: ProgressListener,
-    ) -> None:
+    ) -> ImageVariationError | None:
+        """Vary an image and print its results. Return the error if some of them failed.
+
+        Raises:
+            ImageVariationError: If there are no results.
+        """
         arguments = self._arguments
         model: Any = requested_model(arguments)
         request = CreateImageVariationRequest(
@@ -173,17 +188,75 @@ class CreateRun:
             self._print_note(f"{source.name}: {response.note}" if is_about_one else response.note)
             self._engine_note = response.note
         self._model = response.model
-        self._seed = response.data[0].seed if self._seed is None else self._seed
-        paths = [] if folder is None else self._save(source, response, folder)
+        self._seed = _first_seed(response) if self._seed is None else self._seed
+        if arguments.json:
+            return self._print_response(source, response, folder)
+        if folder is None:
+            self._print_image(response)
+            return None
+        return self._print_paths(source, response, folder)
+
+    def _print_response(
+        self, source: Source, response: ImagesResponse, folder: Path | None
+    ) -> ImageVariationError | None:
+        """Print the response without the images that failed. Save them too, if there is a folder.
+
+        Args:
+            source: The source of the images.
+            response: The response.
+            folder: The folder for the files, or None.
+
+        Returns:
+            The error of the first image that failed or was not saved, or None.
+
+        Raises:
+            ImageVariationError: If all images failed.
+        """
+        images = [image for image in response.data if image.url or image.b64_json]
+        failures = [image.failure for image in response.data if not (image.url or image.b64_json)]
+        failure = next(filter(None, failures), None)
+        if failure is not None and not images:
+            raise failure
+        if folder is not None:
+            try:
+                self._save(source, response, folder, [])
+            except OutputError as error:
+                failure = error
         with self._bar.hidden():
-            if arguments.json:
-                print(self._text(response), flush=True)
-            elif folder is None:
-                data, _ = self._file_format.convert(response.data[0].read())
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            else:
-                print(*paths, sep="\n", flush=True)
+            print(self._text(response.model_copy(update={"data": images})), flush=True)
+        return failure
+
+    def _print_paths(
+        self, source: Source, response: ImagesResponse, folder: Path
+    ) -> ImageVariationError | None:
+        """Save the images, and print the paths of those that were saved.
+
+        Returns:
+            The error if the others could not be saved, or None.
+
+        Raises:
+            OutputError: If no image could be saved.
+        """
+        paths: list[Path] = []
+        try:
+            self._save(source, response, folder, paths)
+        except OutputError as error:
+            if not paths:
+                raise
+            return error
+        finally:
+            # Also after Ctrl-C, because these files exist.
+            with self._bar.hidden():
+                for path in paths:
+                    print(path, flush=True)
+        return None
+
+    def _print_image(self, response: ImagesResponse) -> None:
+        """Write the only image to standard output."""
+        data, _ = self._file_format.convert(response.data[0].read())
+        with self._bar.hidden():
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
 
     def _text(self, response: ImagesResponse) -> str:
         """Return the response as text, with what does not go on the wire unless it is raw."""
@@ -205,7 +278,20 @@ class CreateRun:
             return text.rstrip("\n")
         return json.dumps(content, indent=None if style == "jsonl" else 2)
 
-    def _save(self, source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
+    def _save(
+        self, source: Source, response: ImagesResponse, folder: Path, paths: list[Path]
+    ) -> None:
+        """Save the images, and a contact sheet if there is one of each.
+
+        Args:
+            source: The source of the images.
+            response: The response.
+            folder: The folder for the files.
+            paths: Gets the path of each file that was written, even if a later one fails.
+
+        Raises:
+            OutputError: If an image cannot be read or saved.
+        """
         arguments = self._arguments
         style: dict[str, Any] = {
             "name": source.name,
@@ -213,13 +299,14 @@ class CreateRun:
             "format": arguments.format,
             "quality": arguments.quality,
         }
-        images = [image.path for image in save_images(response, folder, **style)]
-        if arguments.no_sheet:
-            self.files_to_open += images
-            return images
-        sheet = ContactSheet(source, response).save(folder, **style)
-        self.files_to_open.append(sheet)
-        return [*images, sheet]
+        has_sheet = False
+        try:
+            save_images(response, folder, **style, report=lambda image: paths.append(image.path))
+            if not arguments.no_sheet:
+                paths.append(ContactSheet(source, response).save(folder, **style))
+                has_sheet = True
+        finally:
+            self.files_to_open += paths[-1:] if has_sheet else paths
 
     @property
     def _file_format(self) -> FileFormat:
@@ -229,3 +316,10 @@ class CreateRun:
         if not self._arguments.quiet:
             with self._bar.hidden():
                 print(note, file=sys.stderr)
+
+
+def _first_seed(response: ImagesResponse) -> int | None:
+    """Return the seed of the first image, even if that image failed. None if there are no seeds."""
+    # Image i of a seed is image 1 of the seed + i - 1.
+    seeds = (image.seed - i for i, image in enumerate(response.data) if image.seed is not None)
+    return next(seeds, None)
