@@ -277,14 +277,24 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     return blocks, result.artifact
 
 
+def _event_config(
+    run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
+) -> RunnableConfig:
+    """Return a config for events of a run. That of the call may have callbacks of other runs."""
+    manager = run.get_child()
+    # A child has the callbacks of the call, but not those of the tool's constructor.
+    for handler in run.handlers:
+        manager.add_handler(handler, inherit=False)
+    return {"callbacks": manager}
+
+
 @contextlib.contextmanager
 def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
     """Yield a thread-safe listener that dispatches an event for each finished image."""
     if run is None:
         yield None
         return
-    # Not the config of the call: its callbacks may not belong to this run.
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
+    run_config = _event_config(run)
     errors: list[Exception] = []
 
     def dispatch(finished: int, n: int) -> None:
@@ -307,7 +317,7 @@ async def _event_listener_async(
     if run is None:
         yield None
         return
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
+    run_config = _event_config(run)
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
     async def dispatch_events() -> None:

@@ -116,13 +116,17 @@ class Events(BaseCallbackHandler):
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_callbacks_of_run_get_the_progress(tool: ImageVariationTool, kind: str) -> None:
-    """`run` reports progress to the callbacks that it is given, as `invoke` does."""
+@pytest.mark.parametrize("of", ["tool", "call", "both"])
+async def test_callbacks_get_the_progress(root: Path, of: str, kind: str) -> None:
+    """Callbacks of the tool and of a call get the progress once. Most hosts pass none."""
     events = Events()
+    tool_callbacks: list[BaseCallbackHandler] = [events] if of != "call" else []
+    callbacks: list[BaseCallbackHandler] = [events] if of != "tool" else []
+    tool = ImageVariationTool(root_dir=root, engine="instant", callbacks=tool_callbacks)
     if kind == "sync":
-        tool.run({"image": "cat.png", "n": 2}, callbacks=[events])
+        tool.run({"image": "cat.png", "n": 2}, callbacks=callbacks)
     else:
-        await tool.arun({"image": "cat.png", "n": 2}, callbacks=[events])
+        await tool.arun({"image": "cat.png", "n": 2}, callbacks=callbacks)
     assert events.progress == [{"done": 1, "n": 2}, {"done": 2, "n": 2}]
 
 
