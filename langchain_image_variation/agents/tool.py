@@ -5,7 +5,7 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -13,8 +13,9 @@ from langchain_core.callbacks import (
     adispatch_custom_event,
     dispatch_custom_event,
 )
+from langchain_core.messages import ToolMessage
 from langchain_core.messages.content import create_image_block, create_text_block
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from langchain_core.tools.base import ArgsSchema
 from pydantic import (
@@ -27,6 +28,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from langchain_image_variation.agents.arguments import (
@@ -56,6 +58,8 @@ __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
 
 PROGRESS_EVENT = "image_variation_progress"
 """The name of the custom event for each finished image."""
+# LangChain passes a config only to a parameter that is annotated with exactly `RunnableConfig`.
+_NO_CONFIG = cast(RunnableConfig, None)
 
 
 def _check_runtime(value: object) -> object:
@@ -65,20 +69,27 @@ def _check_runtime(value: object) -> object:
 
 
 class ImageVariationInput(ImageVariationArguments):
-    """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more."""
+    """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more.
 
-    model: Annotated[str | None, InjectedToolArg] = Field(
+    The JSON schema leaves the others out, because some hosts show all of it to a model.
+    """
+
+    model: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="One of the engine's models."
     )
-    response_format: Annotated[ResponseFormat | None, InjectedToolArg] = Field(
+    response_format: Annotated[ResponseFormat | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="How the engine returns the images. They are saved either way."
     )
-    user: Annotated[str | None, InjectedToolArg] = Field(
+    user: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="An ID for the end user."
     )
     # LangChain serializes the arguments. With the runtime, it would serialize the conversation.
     runtime: Annotated[
-        Any, InjectedToolArg, AfterValidator(_check_runtime), PlainSerializer(lambda _: None)
+        Any,
+        InjectedToolArg,
+        SkipJsonSchema(),
+        AfterValidator(_check_runtime),
+        PlainSerializer(lambda _: None),
     ] = Field(default=None, repr=False, description="Injected by an agent; not for others.")
 
 
@@ -160,6 +171,25 @@ class ImageVariationTool(BaseTool, ToolSettings):
             keeps_shape=self.fit == "keep",
         )
 
+    def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        """Return the schema that a model sees. Pydantic AI takes it from here."""
+        return cast(type[BaseModel], self.tool_call_schema).model_json_schema()
+
+    def func(self, **arguments: Any) -> str:
+        """Call the tool, and return only the text for the model.
+
+        AutoGen and CrewAI call `func` where LangChain calls `invoke`.
+
+        Args:
+            **arguments: The arguments of the tool; see `ImageVariationInput`.
+
+        Raises:
+            ImageVariationError: If the call fails, and `raise_on` has the class. A mistake, such as
+                naming an image that does not exist, returns a text.
+        """
+        content = self.run(arguments)
+        return ToolMessage(content, tool_call_id="").text
+
     def delete_conversation(self, thread_id: str) -> None:
         """Delete the results and the uploads of a conversation, when it has ended.
 
@@ -184,7 +214,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         self,
         image: str,
         *,
-        config: RunnableConfig,
+        config: RunnableConfig = _NO_CONFIG,
         run_manager: CallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
@@ -195,7 +225,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
             _event_listener(run_manager) as listener,
             ToolErrorTranslation(self.raise_on, ToolException) as translation,
         ):
-            conversation = read_conversation(runtime, config, self.name)
+            conversation = read_conversation(runtime, ensure_config(config), self.name)
             translation.conversation = conversation
             result = call_tool(
                 self, self._engines, arguments, conversation, fields=fields, listener=listener
@@ -206,7 +236,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         self,
         image: str,
         *,
-        config: RunnableConfig,
+        config: RunnableConfig = _NO_CONFIG,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
@@ -216,7 +246,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
             with ToolErrorTranslation(self.raise_on, ToolException) as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
-                    read_conversation, runtime, config, self.name
+                    read_conversation, runtime, ensure_config(config), self.name
                 )
                 translation.conversation = conversation
                 result = await call_tool_async(
@@ -247,14 +277,24 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     return blocks, result.artifact
 
 
+def _event_config(
+    run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
+) -> RunnableConfig:
+    """Return a config for events of a run. That of the call may have callbacks of other runs."""
+    manager = run.get_child()
+    # A child has the callbacks of the call, but not those of the tool's constructor.
+    for handler in run.handlers:
+        manager.add_handler(handler, inherit=False)
+    return {"callbacks": manager}
+
+
 @contextlib.contextmanager
 def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
     """Yield a thread-safe listener that dispatches an event for each finished image."""
     if run is None:
         yield None
         return
-    # Not the config of the call: its callbacks may not belong to this run.
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
+    run_config = _event_config(run)
     errors: list[Exception] = []
 
     def dispatch(finished: int, n: int) -> None:
@@ -277,7 +317,7 @@ async def _event_listener_async(
     if run is None:
         yield None
         return
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
+    run_config = _event_config(run)
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
     async def dispatch_events() -> None:
