@@ -133,7 +133,7 @@ async def test_callbacks_get_the_progress(root: Path, of: str, kind: str) -> Non
 def test_no_schema_has_the_hidden_arguments(root: Path) -> None:
     """Hosts that show a model all of the arguments' JSON schema show it those of a model."""
     assert [*ImageVariationInput.model_json_schema()["properties"]] == ["image", "n", "size"]
-    tool = ImageVariationTool(root_dir=root, engine="local", expose_strength=True, max_n=3)
+    tool = ImageVariationTool(root_dir=root, engine="local", expose={"strength"}, max_n=3)
     names = ["image", "n", "size", "strength"]
     assert [*tool.args_schema.model_json_schema()["properties"]] == names
     schema = tool.get_input_jsonschema()
