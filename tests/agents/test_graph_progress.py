@@ -9,6 +9,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.tools import ToolRuntime
 from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.func import entrypoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
@@ -200,3 +201,14 @@ def test_tool_nodes_stream(tool: ImageVariationTool) -> None:
     graph: Any = builder.add_edge(START, "tools").compile()
     found = list(graph.stream({"chat": [message]}, stream_mode="custom"))
     assert found == chunks(message.tool_calls[0]["id"], 2)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_runnable_outside_a_graph(tool: ImageVariationTool, kind: str) -> None:
+    """In a runnable that is not a graph, there is no custom stream, and nothing fails."""
+    runnable = RunnableLambda(tool.invoke, afunc=tool.ainvoke)
+    if kind == "sync":
+        text = runnable.invoke({"image": "cat.jpg"})
+    else:
+        text = await runnable.ainvoke({"image": "cat.jpg"})
+    assert text.startswith("Made 1 variation of cat")

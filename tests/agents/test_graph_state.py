@@ -5,6 +5,7 @@ import logging
 import operator
 import pickle
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from pydantic import BaseModel
 from langchain_image_variation import ImageVariationMiddleware, ImageVariationTool, add_images
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.exceptions import EngineError, InvalidRequestError
+from langchain_image_variation.exceptions import EngineError, InvalidRequestError, MissingExtraError
 from pytest_image_variation.samples import jpeg, square_png
 from tests.agents.chats import question
 from tests.agents.scripted import AnswerQueue, asks, call
@@ -302,6 +303,14 @@ def test_a_wrong_key_is_refused(root: Path, key: str) -> None:
     with pytest.raises(InvalidRequestError, match="state_key must name a key") as caught:
         make_tool(root, state_key=key)
     assert caught.value.param == "state_key"
+
+
+def test_the_key_needs_langgraph(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without LangGraph, a tool with a key is not made, and the error says what to install."""
+    monkeypatch.setitem(sys.modules, "langgraph.types", None)
+    assert make_tool(root, state_key=None)
+    with pytest.raises(MissingExtraError, match=r"state_key needs the package .*\[langchain\]"):
+        make_tool(root)
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
