@@ -54,7 +54,7 @@ from langchain_image_variation.exceptions import (
     ToolCallError,
     excerpt,
 )
-from langchain_image_variation.files.file_system import is_url
+from langchain_image_variation.files.storage_urls import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet

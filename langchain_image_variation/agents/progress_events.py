@@ -37,15 +37,15 @@ def report_progress(
     if run is None and write_chunk is None:
         yield None
         return
+    config = None if run is None else _event_config(run)
     errors: list[Exception] = []
 
     def dispatch(finished: int, n: int) -> None:
         try:
             if write_chunk is not None:
                 write_chunk(finished, n)
-            if run is not None:
-                event = {"done": finished, "n": n}
-                dispatch_custom_event(PROGRESS_EVENT, event, config=_event_config(run))
+            if config is not None:
+                dispatch_custom_event(PROGRESS_EVENT, {"done": finished, "n": n}, config=config)
         # An error of a handler is not an error of the engine, which calls this.
         except Exception as error:
             errors.append(error)
@@ -64,14 +64,15 @@ async def report_progress_async(
     if run is None and write_chunk is None:
         yield None
         return
+    config = None if run is None else _event_config(run)
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
     async def dispatch_events() -> None:
         while (event := await events.get()) is not None:
             if write_chunk is not None:
                 write_chunk(event["done"], event["n"])
-            if run is not None:
-                await adispatch_custom_event(PROGRESS_EVENT, event, config=_event_config(run))
+            if config is not None:
+                await adispatch_custom_event(PROGRESS_EVENT, event, config=config)
 
     def enqueue(finished: int, n: int) -> None:
         events.put_nowait({"done": finished, "n": n})
@@ -102,4 +103,8 @@ def _event_config(
     run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
 ) -> RunnableConfig:
     """Return a config for events of a run. That of the call may have callbacks of other runs."""
-    return {"callbacks": run.get_child()}
+    manager = run.get_child()
+    # A child has the callbacks of the call, but not those of the tool's constructor.
+    for handler in run.handlers:
+        manager.add_handler(handler, inherit=False)
+    return {"callbacks": manager}

@@ -4,7 +4,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Set
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -12,7 +12,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.messages import ToolMessage
 from langchain_core.messages.content import create_image_block, create_text_block
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from langchain_core.tools.base import ArgsSchema
 from pydantic import (
@@ -25,6 +25,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from langchain_image_variation.agents.arguments import (
@@ -60,6 +61,9 @@ from langchain_image_variation.contract import MAX_N, ResponseFormat
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
 
+# LangChain passes a config only to a parameter that is annotated with exactly `RunnableConfig`.
+_NO_CONFIG = cast(RunnableConfig, None)
+
 
 def _check_runtime(value: object) -> object:
     if value is not None and not is_runtime(value):
@@ -68,20 +72,27 @@ def _check_runtime(value: object) -> object:
 
 
 class ImageVariationInput(ImageVariationArguments):
-    """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more."""
+    """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more.
 
-    model: Annotated[str | None, InjectedToolArg] = Field(
+    The JSON schema leaves the others out, because some hosts show all of it to a model.
+    """
+
+    model: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="One of the engine's models."
     )
-    response_format: Annotated[ResponseFormat | None, InjectedToolArg] = Field(
+    response_format: Annotated[ResponseFormat | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="How the engine returns the images. They are saved either way."
     )
-    user: Annotated[str | None, InjectedToolArg] = Field(
+    user: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="An ID for the end user."
     )
     # LangChain serializes the arguments. With the runtime, it would serialize the conversation.
     runtime: Annotated[
-        Any, InjectedToolArg, AfterValidator(_check_runtime), PlainSerializer(lambda _: None)
+        Any,
+        InjectedToolArg,
+        SkipJsonSchema(),
+        AfterValidator(_check_runtime),
+        PlainSerializer(lambda _: None),
     ] = Field(default=None, repr=False, description="Injected by an agent; not for others.")
 
 
@@ -166,6 +177,25 @@ class ImageVariationTool(BaseTool, ToolSettings):
             exposed=frozenset(self.expose),
         )
 
+    def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        """Return the schema that a model sees. Pydantic AI takes it from here."""
+        return cast(type[BaseModel], self.tool_call_schema).model_json_schema()
+
+    def func(self, **arguments: Any) -> str:
+        """Call the tool, and return only the text for the model.
+
+        AutoGen and CrewAI call `func` where LangChain calls `invoke`.
+
+        Args:
+            **arguments: The arguments of the tool; see `ImageVariationInput`.
+
+        Raises:
+            ImageVariationError: If the call fails, and `raise_on` has the class. A mistake, such as
+                naming an image that does not exist, returns a text.
+        """
+        content = self.run(arguments)
+        return ToolMessage(content, tool_call_id="").text
+
     @property
     def _input_class(self) -> type[ImageVariationInput]:
         return expose_arguments(ImageVariationInput, frozenset(self.expose))
@@ -222,7 +252,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         self,
         image: str,
         *,
-        config: RunnableConfig,
+        config: RunnableConfig = _NO_CONFIG,
         run_manager: CallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
@@ -233,7 +263,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
             report_progress(run_manager, runtime) as listener,
             self._translate_errors() as translation,
         ):
-            conversation = read_conversation(runtime, config, self.name)
+            conversation = read_conversation(runtime, ensure_config(config), self.name)
             translation.conversation = conversation
             result = call_tool(
                 self, self._engines, arguments, conversation, fields=fields, listener=listener
@@ -244,7 +274,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         self,
         image: str,
         *,
-        config: RunnableConfig,
+        config: RunnableConfig = _NO_CONFIG,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
@@ -254,7 +284,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
             with self._translate_errors() as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
-                    read_conversation, runtime, config, self.name
+                    read_conversation, runtime, ensure_config(config), self.name
                 )
                 translation.conversation = conversation
                 result = await call_tool_async(
