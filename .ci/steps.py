@@ -95,7 +95,7 @@ def browser() -> None:
     require(readme_environment(), "--editable", ".[gate]")
     names = ("playground", "cors", "upstream")
     tests = [f"tests/server/test_{name}_browser.py" for name in names]
-    run(readme_environment(), "-m", "pytest", "--quiet", *tests)
+    run(readme_environment(), "-m", "pytest", "--quiet", "-n", "2", *tests)
 
 
 @step
