@@ -39,6 +39,11 @@ SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worke
 """Other ASGI servers for the app."""
 COVERAGE_FLOORS = {"langchain_image_variation": 91, "pytest_image_variation": 96}
 """The lowest coverage of each package in percent, a little below the measured figures."""
+WORKERS = ("-n", "4")
+"""More pytest workers than the cores of most machines, since many tests wait for other processes.
+
+Tests that compute all the time run with one worker per core.
+"""
 
 
 @step
@@ -68,7 +73,7 @@ def slow() -> None:
         with suppress(subprocess.CalledProcessError):
             run(".ci/clients", tree() / ".ci/installed")
             clients["IMAGE_VARIATION_CLIENTS"] = str(tree() / ".ci/installed")
-    run(python, "-m", "pytest", "--quiet", "-n", "2", "-m", "slow", settings=clients)
+    run(python, "-m", "pytest", "--quiet", *WORKERS, "-m", "slow", settings=clients)
 
 
 @step
@@ -121,7 +126,7 @@ def pythons() -> None:
             continue
         name = "{}.{}".format(*version)
         python = environment(name, "--editable", ".[gate,test]", base=base)
-        pytest = (python, "-m", "pytest", "--quiet", "-n", "2")
+        pytest = (python, "-m", "pytest", "--quiet", *WORKERS)
         if version in (min(interpreters()), max(interpreters())):
             run(*pytest, "--all")
         else:
@@ -144,7 +149,7 @@ def run_with_floors() -> Path:
     python = environment("floors", *LOWEST, ".[test]", base=base)
     require(python, "coverage")
     # pytest-cov would start after pytest has loaded the plugin, and miss its first lines.
-    run(python, "-m", "coverage", "run", "-m", "pytest", "--quiet", "-n", "2")
+    run(python, "-m", "coverage", "run", "-m", "pytest", "--quiet", *WORKERS)
     return python
 
 
@@ -159,7 +164,7 @@ def floors() -> None:
         # Without a URL the kit skips every rule, but pytest must start in the checkout.
         run(python, "-m", "pytest", "--quiet", "--pyargs", "pytest_image_variation.conformance")
         require(python, "pytest-xdist")
-        run(python, "-m", "pytest", "--quiet", "-n", "2")
+        run(python, "-m", "pytest", "--quiet", *WORKERS)
 
 
 @step
@@ -209,7 +214,7 @@ def plugins() -> None:
     run(environment("responses", *needed), "-m", "pytest", "--quiet", *tests)
 
 
-def run_cluster_tests(*arguments: str, seconds: int) -> None:
+def run_cluster_tests(*arguments: str | Path, seconds: int) -> None:
     """Run tests in the environment with Ray, with a time limit."""
     limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
     run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
@@ -306,9 +311,12 @@ def ray() -> None:
 @step
 def s3() -> None:
     """Batches from and to S3 and servers that share it, on moto, and pandas data frames."""
-    require(cluster_environment(), "gunicorn", "moto[server]", "s3fs>=2025.2", "uvicorn-worker")
-    run_cluster_tests("tests/batch/test_s3.py", "tests/batch/test_variation_batch.py", seconds=300)
-    run_cluster_tests("tests/server/test_s3_store.py", seconds=600)
+    needed = ("gunicorn", "moto[server]", "pytest-xdist", "s3fs>=2025.2", "uvicorn-worker")
+    require(cluster_environment(), *needed)
+    folder = Path("tests", "batch")
+    files = [folder / "test_s3.py", folder / "test_variation_batch.py"]
+    run_cluster_tests(*WORKERS, *files, seconds=300)
+    run_cluster_tests(*WORKERS, "tests/server/test_s3_store.py", seconds=600)
 
 
 @step
