@@ -169,7 +169,7 @@ def floors() -> None:
 
 @step
 def coverage() -> None:
-    """Branch coverage of the plain tests, including their subprocesses; has a floor."""
+    """Branch coverage of the plain tests in `floors`, including their subprocesses; has a floor."""
     python = run_with_floors()
     run(python, "-m", "coverage", "combine", "--quiet")
     for package, floor in COVERAGE_FLOORS.items():
