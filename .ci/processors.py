@@ -49,10 +49,11 @@ print("OpenBLAS", *([blas[0]["version"], blas[0]["architecture"]] if blas else [
 
 
 def check_engine(python: Path) -> None:
-    """Run the engine `local` with each kernel: its computing steps, and variations of known pixels.
+    """Check the engine `local` with each kernel: its numerical steps, and the pixels of variations.
 
-    If the pixels are the same, whatever is tested on them has the same result. So all tests of the
-    engine run only with the last kernel, which differs most from that of this machine.
+    The steps `tests` and `slow` run all tests of the engine with this machine's own kernel. If each
+    kernel makes the same pixels, running them all again with each one shows nothing new. They run
+    again only with the last kernel, which has the fewest features.
 
     Raises:
         AssertionError: OpenBLAS used another kernel, or the README's first command printed other

@@ -8,55 +8,42 @@ It needs Python and a package registry. If a program or an interpreter is missin
 list what could not be checked.
 """
 
-import argparse
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import traceback
 import zipfile
-from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from types import FrameType
 
 from environments import (
     SUPPORTED,
     check_printed,
     environment,
-    gaps,
     interpreters,
     note_unchecked,
-    outcomes,
     readme_commands,
     readme_environment,
     require,
     run,
-    skips,
     tree,
     uv,
     work,
 )
 from processors import check_engine, oldest
+from runner import main, step
 from site_check import check_site
 
 SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worker")
 """Other ASGI servers for the app."""
 COVERAGE_FLOORS = {"langchain_image_variation": 91, "pytest_image_variation": 96}
 """The lowest coverage of each package in percent, a little below the measured figures."""
+WORKERS = ("-n", "4")
+"""More pytest workers than the cores of most machines, since many tests wait for other processes.
 
-STEPS: dict[str, Callable[[], None]] = {}
-
-
-def step(check: Callable[[], None]) -> Callable[[], None]:
-    """Add a step with its function's name. The docstring is its line in `--list`."""
-    STEPS[check.__name__.replace("_", "-")] = check
-    return check
+Tests that compute all the time run with one worker per core.
+"""
 
 
 @step
@@ -86,7 +73,7 @@ def slow() -> None:
         with suppress(subprocess.CalledProcessError):
             run(".ci/clients", tree() / ".ci/installed")
             clients["IMAGE_VARIATION_CLIENTS"] = str(tree() / ".ci/installed")
-    run(python, "-m", "pytest", "--quiet", "-n", "2", "-m", "slow", settings=clients)
+    run(python, "-m", "pytest", "--quiet", *WORKERS, "-m", "slow", settings=clients)
 
 
 @step
@@ -95,7 +82,7 @@ def browser() -> None:
     require(readme_environment(), "--editable", ".[gate]")
     names = ("playground", "cors", "upstream")
     tests = [f"tests/server/test_{name}_browser.py" for name in names]
-    run(readme_environment(), "-m", "pytest", "--quiet", *tests)
+    run(readme_environment(), "-m", "pytest", "--quiet", "-n", "2", *tests)
 
 
 @step
@@ -139,7 +126,7 @@ def pythons() -> None:
             continue
         name = "{}.{}".format(*version)
         python = environment(name, "--editable", ".[gate,test]", base=base)
-        pytest = (python, "-m", "pytest", "--quiet", "-n", "2")
+        pytest = (python, "-m", "pytest", "--quiet", *WORKERS)
         if version in (min(interpreters()), max(interpreters())):
             run(*pytest, "--all")
         else:
@@ -162,7 +149,7 @@ def run_with_floors() -> Path:
     python = environment("floors", *LOWEST, ".[test]", base=base)
     require(python, "coverage")
     # pytest-cov would start after pytest has loaded the plugin, and miss its first lines.
-    run(python, "-m", "coverage", "run", "-m", "pytest", "--quiet", "-n", "2")
+    run(python, "-m", "coverage", "run", "-m", "pytest", "--quiet", *WORKERS)
     return python
 
 
@@ -177,12 +164,12 @@ def floors() -> None:
         # Without a URL the kit skips every rule, but pytest must start in the checkout.
         run(python, "-m", "pytest", "--quiet", "--pyargs", "pytest_image_variation.conformance")
         require(python, "pytest-xdist")
-        run(python, "-m", "pytest", "--quiet", "-n", "2")
+        run(python, "-m", "pytest", "--quiet", *WORKERS)
 
 
 @step
 def coverage() -> None:
-    """Branch coverage of the plain tests, including their subprocesses; has a floor."""
+    """Branch coverage of the plain tests in `floors`, including their subprocesses; has a floor."""
     python = run_with_floors()
     run(python, "-m", "coverage", "combine", "--quiet")
     for package, floor in COVERAGE_FLOORS.items():
@@ -227,7 +214,7 @@ def plugins() -> None:
     run(environment("responses", *needed), "-m", "pytest", "--quiet", *tests)
 
 
-def run_cluster_tests(*arguments: str, seconds: int) -> None:
+def run_cluster_tests(*arguments: str | Path, seconds: int) -> None:
     """Run tests in the environment with Ray, with a time limit."""
     limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
     run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
@@ -324,9 +311,12 @@ def ray() -> None:
 @step
 def s3() -> None:
     """Batches from and to S3 and servers that share it, on moto, and pandas data frames."""
-    require(cluster_environment(), "gunicorn", "moto[server]", "s3fs>=2025.2", "uvicorn-worker")
-    run_cluster_tests("tests/batch/test_s3.py", "tests/batch/test_variation_batch.py", seconds=300)
-    run_cluster_tests("tests/server/test_s3_store.py", seconds=600)
+    needed = ("gunicorn", "moto[server]", "pytest-xdist", "s3fs>=2025.2", "uvicorn-worker")
+    require(cluster_environment(), *needed)
+    folder = Path("tests", "batch")
+    files = [folder / "test_s3.py", folder / "test_variation_batch.py"]
+    run_cluster_tests(*WORKERS, *files, seconds=300)
+    run_cluster_tests(*WORKERS, "tests/server/test_s3_store.py", seconds=600)
 
 
 @step
@@ -360,107 +350,6 @@ def wheel() -> None:
     # The wheel contains the conformance kit. Without a URL it skips every rule.
     kit = ("--pyargs", "pytest_image_variation.conformance")
     run(python, "-m", "pytest", "--quiet", *kit, cwd=tree() / "examples/downstream")
-
-
-def parse_options() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog=".ci/run", description="Check the project.")
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="a step to run (default: all)")
-    parser.add_argument("--list", action="store_true", help="list the steps and exit")
-    options = parser.parse_args()
-    if unknown := [name for name in options.steps if name not in STEPS]:
-        parser.error(f"unknown step {unknown[0]!r}; --list shows all steps")
-    return options
-
-
-def handle_signals() -> None:
-    """Turn signals into exceptions, so that the gate removes its files before it exits."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        # Background jobs and nohup ignore these signals, and children inherit that. Tests send
-        # them, so install a handler, which children do not inherit.
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
-        elif number != signal.SIGINT:
-            signal.signal(number, leave)
-
-
-def passes(name: str) -> bool:
-    """Run a step, print why if it fails, and return whether it passed."""
-    print(f"\n== {name}: {STEPS[name].__doc__}", flush=True)
-    try:
-        STEPS[name]()
-    except Exception:
-        print(f"\nThe step {name} failed:", flush=True)
-        traceback.print_exc(file=sys.stdout)
-        return False
-    return True
-
-
-def main() -> int:
-    """Run the steps in the order of `--list`, and return 1 if one of them failed.
-
-    Raises:
-        KeyboardInterrupt: On SIGINT. The summary names the interrupted step.
-        SystemExit: On SIGTERM or SIGHUP, or if the command line is wrong.
-    """
-    options = parse_options()
-    if options.list:
-        for name, check in STEPS.items():
-            print(f"{name:12} {check.__doc__}")
-        return 0
-    handle_signals()
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTEST_ADDOPTS"] = "-rs"
-    # The first steps create the environment that later ones use, and `install` removes it.
-    selected = [name for name in STEPS if not options.steps or name in options.steps]
-    main_run = {"tests", "slow"}
-    counts: Counter[str] = Counter()
-    times, failed = [], []
-    gate_start = time.monotonic()
-    name, conclusion = selected[0], f"All checks passed: {', '.join(selected)}"
-    try:
-        for name in selected:
-            outcomes.clear()
-            skips.clear()
-            start = time.monotonic()
-            try:
-                if not passes(name):
-                    failed.append(name)
-                    conclusion = f"FAILED: {', '.join(failed)}"
-            finally:
-                times.append(f"{time.monotonic() - start:6.0f} s  {name}")
-                # Other steps run the same tests again, so only `tests` and `slow` count passes.
-                # Failures count in every step.
-                if main_run.intersection(selected) and name not in main_run:
-                    del outcomes["passed"], outcomes["skipped"]
-                counts.update(outcomes)
-            if name in ("tests", "slow", "browser"):
-                for reason in skips:
-                    note_unchecked(reason)
-    except BaseException:
-        conclusion = ", ".join(
-            [f"INTERRUPTED in {name}", *([f"FAILED: {', '.join(failed)}"] if failed else [])]
-        )
-        raise
-    finally:
-        shutil.rmtree(work(), ignore_errors=True)
-        print("\n== summary", *times, sep="\n")
-        for gap in gaps:
-            print("NOT CHECKED HERE:", gap)
-        print(conclusion)
-        totals = [f"{number} {outcome}" for outcome, number in counts.items()] or ["no tests ran"]
-        if failed:
-            totals.append(f"{len(failed)} of {len(selected)} steps failed")
-        if conclusion.startswith("INTERRUPTED"):
-            totals.append(f"interrupted in {name}")
-        print(
-            f"===== {', '.join(totals)} in {time.monotonic() - gate_start:.2f}s =====", flush=True
-        )
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

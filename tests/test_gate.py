@@ -18,37 +18,35 @@ STEPS = """
 import sys
 from pathlib import Path
 
-import environments, steps
-
-steps.STEPS.clear()
+import environments, runner
 
 def output(text):
     environments.run(sys.executable, "-c", f"print({text!r})", cwd=Path.cwd())
 
-@steps.step
+@runner.step
 def tests():
     "First."
     output("===== 3 passed, 1 skipped in 0.10s =====")
 
-@steps.step
+@runner.step
 def broken():
     "Second."
     output("===== 1 failed, 2 passed, 1 error in 0.10s =====")
     next(iter(()))
 
-@steps.step
+@runner.step
 def lint():
     "Third."
     environments.note_unchecked("the moon")
     environments.note_unchecked("the moon")
 
-@steps.step
+@runner.step
 def endless():
     "Fourth."
     script = "exec 3<>gate.fifo; sleep 60 & echo started; wait"
     environments.run("bash", "-c", script, cwd=Path.cwd())
 
-sys.exit(steps.main())
+sys.exit(runner.main())
 """
 
 

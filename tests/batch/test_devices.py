@@ -76,11 +76,13 @@ def test_more_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not was_listed()
 
 
+@pytest.mark.slow
 def test_a_cpu_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU, one process computes with as many threads as its libraries want."""
     assert run_on(monkeypatch, "cpu") == [["auto", "None", "None", "None", "None"]]
 
 
+@pytest.mark.slow
 def test_a_named_device_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the options name a device, only that one is used, and the others are not listed."""
     monkeypatch.setenv("ENGINE_DEVICES", "cuda:0 cuda:1")

@@ -322,6 +322,7 @@ def test_the_manifest_names_model_and_note() -> None:
     assert [row["note"] for row in rows] == ["Made at 512x512 and enlarged."] * 4
 
 
+@pytest.mark.slow
 def test_another_fit_makes_other_images(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run with another --fit in the same folder reuses nothing and replaces nothing."""
     (photos / "wide.png").write_bytes(non_square_png())

@@ -43,11 +43,10 @@ def run(
     )
 
 
-def call(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+def call(*arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[str]:
     """Run the program in this process, which takes milliseconds, and return what it wrote."""
-    stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(3))
-    stdin.write(input)
-    stdin.seek(0)
+    streams = (io.BytesIO(data) for data in (input, b"", b""))
+    stdin, stdout, stderr = (io.TextIOWrapper(stream, "utf-8") for stream in streams)
     with (
         patch.object(sys, "stdin", stdin),
         contextlib.redirect_stdout(stdout),

@@ -28,7 +28,7 @@ def create(
     *arguments: str, stdin: str = "", engine: str = "instant"
 ) -> subprocess.CompletedProcess[str]:
     """Run `create` in this process, with this text on standard input."""
-    return call("create", *arguments, "--engine", engine, input=stdin)
+    return call("create", *arguments, "--engine", engine, input=stdin.encode())
 
 
 def test_formats_of_the_response(folder: Path) -> None:

@@ -60,6 +60,7 @@ def app_address(request: pytest.FixtureRequest) -> str:
     return address
 
 
+@pytest.mark.mostly_slow("mount_address")
 def test_urls_work_below_a_path(app_address: str) -> None:
     """The SDK's default response format works without `public_url`."""
     with openai.OpenAI(base_url=f"{app_address}/v1", api_key="any-text") as sdk:

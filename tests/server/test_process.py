@@ -548,6 +548,7 @@ def test_an_empty_host_is_refused() -> None:
             assert "no such address or port" not in str(error)
 
 
+@pytest.mark.slow
 def test_the_default_engine_works(tmp_path: Path) -> None:
     """The default engine works in a server that runs in a separate process."""
     with serve(tmp_path) as (_, address):

@@ -358,6 +358,7 @@ run_app(app, host="127.0.0.1", port=0, ready=lambda address: print(address, flus
 """
 
 
+@pytest.mark.slow
 def test_a_busy_engine_does_not_delay_the_upstream(tmp_path: Path) -> None:
     """While all threads of engines are busy, the upstream's name is still resolved."""
 
@@ -393,6 +394,7 @@ def test_a_busy_engine_does_not_delay_the_upstream(tmp_path: Path) -> None:
                 process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 def test_a_draining_server_finishes_answers(tmp_path: Path) -> None:
     """After SIGTERM, answers in progress are finished and further requests get a 503."""
