@@ -117,7 +117,7 @@ class CreateRun:
         error.message = message if is_named else f"{name}: {message}"
 
     def _print_error(self, error: ImageVariationError) -> None:
-        with self._bar.hidden():
+        with self._bar.hide():
             message = name_options(error.message, self._arguments)
             print(f"image-variation: {message}", file=sys.stderr)
 
@@ -222,7 +222,7 @@ class CreateRun:
                 self._save(source, response, folder, [])
             except OutputError as error:
                 failure = error
-        with self._bar.hidden():
+        with self._bar.hide():
             print(self._text(response.model_copy(update={"data": images})), flush=True)
         return failure
 
@@ -246,7 +246,7 @@ class CreateRun:
             return error
         finally:
             # Also after Ctrl-C, because these files exist.
-            with self._bar.hidden():
+            with self._bar.hide():
                 for path in paths:
                     print(path, flush=True)
         return None
@@ -254,7 +254,7 @@ class CreateRun:
     def _print_image(self, response: ImagesResponse) -> None:
         """Write the only image to standard output."""
         data, _ = self._file_format.convert(response.data[0].read())
-        with self._bar.hidden():
+        with self._bar.hide():
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 
@@ -314,7 +314,7 @@ class CreateRun:
 
     def _print_note(self, note: str) -> None:
         if not self._arguments.quiet:
-            with self._bar.hidden():
+            with self._bar.hide():
                 print(note, file=sys.stderr)
 
 

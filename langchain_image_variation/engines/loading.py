@@ -129,7 +129,7 @@ def load_engine_class(name: str) -> type[Any]:
         try:
             engine_class = cast("type[Any]", point.load())
         except ImportError as error:
-            raise _missing_extra(point, error) from error
+            raise _missing_extra_error(point, error) from error
     if not isinstance(engine_class, type):
         raise EngineError(
             f"The engine {name!r} is declared as {point.value}, which is not a class. Declare the "
@@ -200,7 +200,7 @@ def _entry_point(name: str) -> EntryPoint:
     )
 
 
-def _missing_extra(point: EntryPoint, error: ImportError) -> MissingExtraError:
+def _missing_extra_error(point: EntryPoint, error: ImportError) -> MissingExtraError:
     distribution = point.dist.name if point.dist is not None else "its distribution"
     extras = f"[{','.join(point.extras)}]" if point.extras else ""
     what = f"The engine {point.name!r}"

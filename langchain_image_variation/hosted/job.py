@@ -63,7 +63,7 @@ class Job(ABC):
         try:
             image = yield from self.submit(budget)
         except NotFoundError as error:
-            raise self.service.model_not_found(self.model, error) from None
+            raise self.service.model_not_found_error(self.model, error) from None
         delay = _FIRST_DELAY
         # The first answer may have come just before the image.
         while image is None and (image := (yield from self.poll(budget))) is None:

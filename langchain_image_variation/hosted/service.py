@@ -37,8 +37,8 @@ from langchain_image_variation.hosted.answer_images import (
     use_base64,
     use_data_urls,
 )
-from langchain_image_variation.hosted.at_once import Outcome, run_at_once
 from langchain_image_variation.hosted.budget import Budget
+from langchain_image_variation.hosted.call_threads import Outcome, run_in_threads
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
@@ -46,11 +46,18 @@ from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.numbers import check_whole_number
 
-__all__ = ["CANCEL_SECONDS", "MAX_AT_ONCE", "BilledCalls", "Call", "Service", "ServiceEngine"]
+__all__ = [
+    "CANCEL_SECONDS",
+    "MAX_CONCURRENT_CALLS",
+    "BilledCalls",
+    "Call",
+    "Service",
+    "ServiceEngine",
+]
 
 T = TypeVar("T")
 
-MAX_AT_ONCE = 4
+MAX_CONCURRENT_CALLS = 4
 """How many calls of one request run at the same time. The services limit requests per second."""
 
 CANCEL_SECONDS = 5.0
@@ -199,7 +206,7 @@ class Service:
             method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
 
-    def model_not_found(self, model: str, error: NotFoundError) -> ModelNotFoundError:
+    def model_not_found_error(self, model: str, error: NotFoundError) -> ModelNotFoundError:
         """Return the error for a 404 to a request that names a model."""
         message = f"{self.title} has no model {model!r}."
         if self.endpoint.display_url.rstrip("/") != self.default_url:
@@ -222,7 +229,7 @@ class Service:
     def create(
         self, request: CreateImageVariationRequest, calls: Sequence[Call], model: str
     ) -> ImagesResponse:
-        """Make the calls of a request, at most `MAX_AT_ONCE` at the same time.
+        """Make the calls of a request, at most `MAX_CONCURRENT_CALLS` at the same time.
 
         Args:
             request: The request.
@@ -246,12 +253,12 @@ class Service:
                 for _ in outcome.data:
                     reporter.image_finished()
 
-        outcomes = run_at_once(
+        outcomes = run_in_threads(
             [
                 partial(self._make, call, request.side, budget.share(call.n, request.n))
                 for call in calls
             ],
-            limit=MAX_AT_ONCE,
+            limit=MAX_CONCURRENT_CALLS,
             stop_seconds=STOP_SECONDS,
             report=report,
         )

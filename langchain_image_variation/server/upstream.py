@@ -97,7 +97,7 @@ class Upstream:
         self._address = UpstreamAddress(url)
         self.url = str(self._address.url)
         """The server."""
-        self._account = _account(api_key, access)
+        self._account_headers = _account_headers(api_key, access)
         self._timeout = check_seconds("upstream_timeout", timeout)
         self._timeouts = {
             "connect": min(CONNECT_SECONDS, self._timeout),
@@ -162,7 +162,7 @@ class Upstream:
         try:
             with anyio.fail_after(MODELS_SECONDS):
                 body = await self._read_models(request)
-            return _merged_models(models, body)
+            return _merge_models(models, body)
         except CONNECTION_ERRORS as error:
             reason = connection_error(error, self._timeout).message
         except TimeoutError:
@@ -189,7 +189,7 @@ class Upstream:
 
     def _headers(self, request: Request) -> list[tuple[bytes, bytes]]:
         return request_headers(
-            request.scope, host=self._address.host, via=self._via, account=self._account
+            request.scope, host=self._address.host, via=self._via, account=self._account_headers
         )
 
     async def _read_models(self, request: Request) -> bytes:
@@ -225,7 +225,7 @@ class _NoModelsError(Exception):
     """The upstream sent no list of models. The message says why, for the log."""
 
 
-def _merged_models(models: list[dict[str, object]], body: bytes) -> Response:
+def _merge_models(models: list[dict[str, object]], body: bytes) -> Response:
     """Return the answer with our models, and then those in the upstream's list.
 
     Raises:
@@ -241,7 +241,9 @@ def _merged_models(models: list[dict[str, object]], body: bytes) -> Response:
         raise _NoModelsError("The upstream's answer is not a list of models.") from None
 
 
-def _account(api_key: str | SecretStr | None, access: Access) -> list[tuple[bytes, bytes]] | None:
+def _account_headers(
+    api_key: str | SecretStr | None, access: Access
+) -> list[tuple[bytes, bytes]] | None:
     """Return the headers that replace those with which clients name their account, or None."""
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
     if key is None:
