@@ -193,9 +193,9 @@ class Answer:
         return content if isinstance(content, dict) else {}
 
     def as_json(self) -> Self:
-        """Return this answer once it is known to be a success in JSON.
+        """Check that this answer is a success in JSON, and return it.
 
-        What its body says can then be read outside of what sends requests again.
+        An error that the caller finds in the body then causes no retry.
 
         Raises:
             ImageVariationError: If the server answered with an error, or not in JSON.

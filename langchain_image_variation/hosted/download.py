@@ -153,7 +153,7 @@ def _fetch_from_server(
                 f"The image could not be downloaded from {host}; fetch its url yourself before it "
                 "expires."
             )
-            # Other errors, such as that of a client that is closed, would occur again.
+            # Other errors, such as a closed client, would occur again.
             is_outage = isinstance(error, httpx.RequestError)
             raise (OutageError if is_outage else DownloadError)(message) from None
     raise DownloadError(

@@ -87,7 +87,7 @@ class Call(Protocol):
 
 
 class BilledCalls:
-    """Counts the billed calls of an engine and its copies, and refuses those above a limit."""
+    """Counts the billed calls of an engine and its copies, and refuses calls above a limit."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = (
@@ -283,7 +283,7 @@ class Service:
         return response
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that the caller passed."""
+        """Close the connections. An `http_client` that the caller passed stays open."""
         self.session.close()
 
     def _make(self, call: Call, side: int, budget: Budget) -> ImagesResponse:
@@ -308,7 +308,7 @@ class Service:
         return answer
 
     def _cancel(self, call: Call, budget: Budget) -> None:
-        """Stop the job of a call that was given up, so that it is not billed for nothing."""
+        """Cancel the job of a call that was given up, because nobody will get its images."""
         deadline = min(budget.deadline, time.monotonic() + CANCEL_SECONDS)
         flow = call.cancel_flow(replace(budget, deadline=deadline))
         if flow is not None:
@@ -369,7 +369,7 @@ class ServiceEngine:
         return self._service.endpoint.display_url
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that you passed.
+        """Close the connections. An `http_client` that you passed stays open.
 
         A call that is running fails, and its jobs at the service go on.
         """

@@ -169,7 +169,7 @@ class ImageBody:
         Raises:
             RedirectError: If the response is a redirect.
             OutageError: If the server is busy or fails.
-            DownloadError: If it is anything else but an image of allowed length.
+            DownloadError: If it is anything other than an image of allowed length.
         """
         headers = response.headers
         if response.status_code in (301, 302, 303, 307, 308) and "location" in headers:

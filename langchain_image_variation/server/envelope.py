@@ -74,7 +74,7 @@ class Envelope:
                     b"openai-processing-ms": milliseconds,
                     b"openai-version": _VERSION,
                 }
-                # A forwarded answer has those of the upstream.
+                # A forwarded answer keeps the upstream's.
                 for name, value in message["headers"]:
                     own_headers.pop(name.lower(), None)
                     if name.lower() == b"x-request-id" and _LOGGED_ID.fullmatch(value):

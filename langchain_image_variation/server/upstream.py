@@ -55,8 +55,8 @@ WRITE_SECONDS = 60.0
 MODELS_SECONDS = 5.0
 """How long the upstream's list of models may take. The server's own models wait for it."""
 MAX_MODELS_BYTES = 4 * 1024 * 1024
-"""The maximum length of the upstream's list of models, in bytes. The vendor's takes 20 KB, and that
-of a gateway with hundreds of models less than 1 MB."""
+"""The maximum length of the upstream's list of models, in bytes. The vendor's takes 20 KB. A
+gateway with hundreds of models needs less than 1 MB."""
 _NOT_FOR_MODELS = frozenset(
     {
         # Compressed, a short list could expand to gigabytes.
@@ -244,7 +244,7 @@ def _merge_models(models: list[dict[str, object]], body: bytes) -> Response:
 def _account_headers(
     api_key: str | SecretStr | None, access: Access
 ) -> list[tuple[bytes, bytes]] | None:
-    """Return the headers that replace those with which clients name their account, or None."""
+    """Return the headers that replace the clients' keys and accounts, or None to keep these."""
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
     if key is None:
         return [] if access.requires_key else None

@@ -160,7 +160,7 @@ class URLStore(ImageStore):
         """Before a file is written, remove expired files, and the oldest ones if the store is full.
 
         Raises:
-            Exception: That of the file system, if it cannot be listed.
+            Exception: The file system's own, if it cannot be listed.
         """
         if self._take_room(length):
             return
@@ -234,7 +234,7 @@ class URLStore(ImageStore):
         The caller holds `_scan_lock`, so that waiting threads do not list the files again.
 
         Raises:
-            Exception: That of the file system, if it cannot be listed.
+            Exception: The file system's own, if it cannot be listed.
         """
         files = self.shared_files.get()
         with self._lock:

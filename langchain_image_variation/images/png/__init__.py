@@ -1,8 +1,8 @@
 """`SquarePNG`: the only form in which an image enters a request.
 
 The check reads the structure of the file and decodes nothing. It takes milliseconds for any image,
-and it refuses a decompression bomb before anything is decompressed. Rules and chunk names are those
-of the PNG specification, third edition (W3C, 2025). "Square" and "less than 4MB" are rules of the
+and it refuses a decompression bomb before anything is decompressed. Rules and chunk names follow
+the PNG specification, third edition (W3C, 2025). "Square" and "less than 4MB" are rules of the
 contract.
 """
 
