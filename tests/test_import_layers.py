@@ -59,8 +59,10 @@ ROOMS = {
 # Libraries that only these modules of a room may import.
 FRAMEWORKS = {
     "langchain": {"agents.middleware"},
-    "langchain_core": {"agents.langchain_messages", "agents.middleware", "agents.tool"},
-    "langgraph": {"agents.middleware"},
+    "langchain_core": {
+        *("agents.graph_output", "agents.langchain_messages", "agents.middleware", "agents.tool"),
+    },
+    "langgraph": {"agents.graph_output", "agents.middleware", "agents.tool"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
     "pillow_heif": {"images.heic"},
     "pyarrow": {
