@@ -157,7 +157,7 @@ def _check_concurrency(probe: EngineProbe) -> None:
         for index, (name, n) in enumerate(zip(names, counts, strict=True))
     ]
     responses = [
-        probe.require_response(outcome) for outcome in probe.outcomes(*requests, at_once=True)
+        probe.require_response(outcome) for outcome in probe.outcomes(*requests, is_concurrent=True)
     ]
     actual = [len(response.data) for response in responses]
     if actual != counts:
