@@ -124,7 +124,7 @@ class CreateImageVariationRequest(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise _first_invalid_field(error) from None
+            raise _invalid_field_error(error) from None
 
 
 _RULES = {
@@ -137,7 +137,7 @@ _RULES = {
 }
 
 
-def _first_invalid_field(error: ValidationError) -> InvalidRequestError:
+def _invalid_field_error(error: ValidationError) -> InvalidRequestError:
     """Return our own error for the first invalid field. Pydantic's messages repeat whole values."""
     first = error.errors(include_url=False, include_context=False)[0]
     if not first["loc"]:

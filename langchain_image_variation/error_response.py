@@ -32,7 +32,7 @@ class Error(LenientBody):
 _CODES_IN_DETAIL = ("content_policy_violation",)
 
 
-def _from_validation_error(detail: dict[str, Any]) -> Error:
+def _read_validation_error(detail: dict[str, Any]) -> Error:
     """Read an item of `detail`, FastAPI's list of invalid fields."""
     location, message = detail.get("loc"), detail.get("msg")
     field = str(location[-1]) if isinstance(location, list) and location else None
@@ -69,7 +69,7 @@ class ErrorResponse(LenientBody):
             if isinstance(text, str):
                 return cls(error=Error(message=text))
             if isinstance(text, list) and text and isinstance(text[0], dict):
-                return cls(error=_from_validation_error(text[0]))
+                return cls(error=_read_validation_error(text[0]))
         return cls(error=Error())
 
     @classmethod

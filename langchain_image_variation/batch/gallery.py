@@ -57,7 +57,7 @@ def write_gallery(
         rows: The rows of the manifest, in order.
         outputs: Where to write.
         read_source: Reads a source.
-        is_stopped: Returns True once no further source should be shown.
+        is_stopped: Returns True once no more sources should be shown.
 
     Raises:
         OutputError: If a file cannot be written.

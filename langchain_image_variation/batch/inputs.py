@@ -106,14 +106,14 @@ class Inputs:
     def __iter__(self) -> Iterator[Input]:
         for path in self._paths:
             if isinstance(path, StoredInputs):
-                yield from self._from_storage(path)
+                yield from self._list_storage(path)
             elif os.path.isdir(path):
-                yield from self._from_folder(path)
+                yield from self._list_folder(path)
             elif os.path.lexists(path):
-                yield from self._from_file(path)
+                yield from self._list_file(path)
             else:
                 for match in sorted(_glob(path)):
-                    yield from self._from_file(match)
+                    yield from self._list_file(match)
 
     def count(self) -> int:
         """Return the number of sources, by iterating over them."""
@@ -165,16 +165,16 @@ class Inputs:
                 "of paths with --column."
             )
 
-    def _from_storage(self, stored_inputs: StoredInputs) -> Iterator[Input]:
+    def _list_storage(self, stored_inputs: StoredInputs) -> Iterator[Input]:
         for url in stored_inputs:
             if isinstance(url, ImageVariationError):
                 yield Input({}, url)
             elif not stored_inputs.is_folder:
-                yield from self._from_file(url)
+                yield from self._list_file(url)
             elif suffix(url) in SUFFIXES:
                 yield Input({"path": url})
 
-    def _from_file(self, path: str) -> Iterator[Input]:
+    def _list_file(self, path: str) -> Iterator[Input]:
         if suffix(path) not in MANIFEST_SUFFIXES:
             yield Input({"path": path})
             return
@@ -193,7 +193,7 @@ class Inputs:
     def _read_manifest(self, path: str) -> Iterator[dict[str, object] | ImageVariationError]:
         return read_manifest(self._downloads.local_path(path), self._column, name=shown_name(path))
 
-    def _from_folder(self, folder: str) -> Iterator[Input]:
+    def _list_folder(self, folder: str) -> Iterator[Input]:
         names: list[bytes] = []
         subfolders: set[bytes] = set()
         try:
@@ -218,7 +218,7 @@ class Inputs:
             if name not in subfolders:
                 yield Input({"path": path})
             elif not self._is_result_folder(path):
-                yield from self._from_folder(path)
+                yield from self._list_folder(path)
 
     def _is_result_folder(self, folder: str) -> bool:
         try:

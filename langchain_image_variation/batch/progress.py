@@ -63,7 +63,7 @@ class RunProgress:
     Args:
         ledger: Records each result.
         advance: Called after each source.
-        is_stopped: Returns True once no further source should be started.
+        is_stopped: Returns True once no more sources should be started.
         max_failures: The run stops once this many sources have failed. None means no limit.
         summary: Counts the results.
     """
@@ -96,7 +96,7 @@ class RunProgress:
         self._advance()
 
     def should_stop(self) -> bool:
-        """Return whether no further source should be started. It is thread-safe."""
+        """Return whether no more sources should be started. It is thread-safe."""
         # The summary may be changing in the thread of the run, so this uses a separate counter.
         too_many = self.max_failures is not None and self._failures >= self.max_failures
         return too_many or self._is_stopped()

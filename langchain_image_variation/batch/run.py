@@ -56,8 +56,8 @@ def run_batch(
             the cluster to run on.
         manifests: The names of the manifests to write.
         gallery: Whether to write the gallery, unless the run stops early.
-        max_failures: Start no further source once this many have failed.
-        is_stopped: Returns True once no further source should be started.
+        max_failures: Start no more sources once this many have failed.
+        is_stopped: Returns True once no more sources should be started.
         quiet: Whether to show no progress.
         summary: Counts the results, also those of a run that ends with an error.
 

@@ -82,7 +82,7 @@ class StoredInputs:
 
     @property
     def is_folder(self) -> bool:
-        """Whether the URL is a folder, of which only the images are used."""
+        """Whether the URL is a folder. Only its images are used."""
         return self._kind == "directory"
 
     def __iter__(self) -> Iterator[str | ImageVariationError]:

@@ -32,8 +32,8 @@ class StoredLedger(Ledger):
 
     Args:
         outputs: The outputs.
-        is_lost: Returns True once another run may be writing to the outputs. The ledger is no
-            longer uploaded then.
+        is_lost: Returns True once another run may be writing to the outputs. From then on,
+            the ledger is not uploaded.
 
     Raises:
         OutputError: See `Ledger`. Also if there is no temporary folder, or the ledger cannot be

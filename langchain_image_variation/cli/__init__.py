@@ -95,14 +95,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     program = _parser()
     words = sys.argv[1:] if argv is None else argv
     _check_command(words, program)
-    arguments, unknown = program.parse_known_args(words)
-    if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown):
+    arguments, unknown_words = program.parse_known_args(words)
+    if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown_words):
         # argparse takes only the images before the first option.
-        arguments.photos += unknown
-    elif unknown:
+        arguments.photos += unknown_words
+    elif unknown_words:
         # `parse_args` would point to the help of the whole program.
         parser: argparse.ArgumentParser = arguments.parser
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown, parser)}")
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown_words)}{_suggestion(unknown_words, parser)}"
+        )
     return arguments
 
 
@@ -131,10 +133,10 @@ def _check_command(words: Sequence[str], program: argparse.ArgumentParser) -> No
     program.error(f"there is no command {first_word!r}{hint}")
 
 
-def _suggestion(unknown: Sequence[str], parser: argparse.ArgumentParser) -> str:
+def _suggestion(unknown_words: Sequence[str], parser: argparse.ArgumentParser) -> str:
     """Return a question that suggests the option most like the first unknown one, or ""."""
     names = [name for action in parser._actions for name in action.option_strings]
-    for argument in unknown:
+    for argument in unknown_words:
         option, _, _ = argument.partition("=")
         if option.startswith("--"):
             matches = [name for name in names if name.startswith(option)]

@@ -38,6 +38,7 @@ from langchain_image_variation.source import Source
 
 if TYPE_CHECKING:
     from langchain_image_variation.engines import VariationEngine
+    from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["CreateRun"]
 
@@ -61,6 +62,7 @@ class CreateRun:
         self._is_auto = arguments.engine == AUTO
         self._model: str | None = None
         self._engine_note: str | None = None
+        self._has_results = False
 
     def vary_all(self) -> int:
         """Vary each image and print its results. Return for how many images some or all failed.
@@ -68,58 +70,68 @@ class CreateRun:
         Raises:
             ImageVariationError: If the only image fails, or an error would repeat for each image.
         """
-        failures = 0
-        has_results = False
         urls = url_policy(self._arguments.allow_host)
-        for photo in self._photos:
-            listener = self._bar.start()
+        try:
+            return sum(not self._vary_photo(photo, urls) for photo in self._photos)
+        finally:
+            # Also if the run ends early, because the images so far may be paid for.
+            if self._has_results:
+                self._print_final_notes()
+
+    def _vary_photo(self, photo: str, urls: "URLPolicy | None") -> bool:
+        """Vary an image and print its results, or its error. Return whether all of it succeeded.
+
+        Raises:
+            ImageVariationError: See `vary_all`.
+        """
+        is_only_one = len(self._photos) == 1
+        listener = self._bar.start()
+        failure: ImageVariationError | None
+        try:
+            source = load_photo(photo, fit=self._arguments.fit, urls=urls)
+        except ImageVariationError as error:
+            error.message = name_photo(error.message, photo)
+            self._name_in_message(error, photo)
+            if is_only_one:
+                raise
+            failure = error
+        else:
+            # Created now, so that a wrong option causes one error instead of one per image.
+            engine, folder = self._engine, self._folder
             try:
-                source = load_photo(photo, fit=self._arguments.fit, urls=urls)
+                failure = self._vary(source, engine, folder, listener)
+                self._has_results = True
+            except FATAL_ERRORS:
+                raise
             except ImageVariationError as error:
-                error.message = name_photo(error.message, photo)
-                self._name_in_message(error, photo)
-                if len(self._photos) == 1:
+                if is_only_one:
                     raise
-                self._print_error(error)
-                failures += 1
-            else:
-                # Created now, so that a wrong option causes one error instead of one per image.
-                engine, folder = self._engine, self._folder
-                try:
-                    failure = self._vary(source, engine, folder, listener)
-                    has_results = True
-                except FATAL_ERRORS:
-                    raise
-                except ImageVariationError as error:
-                    if len(self._photos) == 1:
-                        raise
-                    failure = error
-                if failure is not None:
-                    if len(self._photos) > 1:
-                        self._name_in_message(failure, photo)
-                    self._print_error(failure)
-                    failures += 1
-            self._bar.finish()
+                failure = error
+            if failure is not None and not is_only_one:
+                self._name_in_message(failure, photo)
+        if failure is not None:
+            with self._bar.hide():
+                message = name_options(failure.message, self._arguments)
+                print(f"image-variation: {message}", file=sys.stderr)
+        self._bar.finish()
+        return failure is None
+
+    def _print_final_notes(self) -> None:
+        """Print which model made the images, and how to make them again."""
         if self._model not in (None, self._arguments.engine):
             self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
-        if has_results and self._seed is not None and self._arguments.seed is None:
+        if self._seed is not None and self._arguments.seed is None:
             # Tomorrow, another engine may be the best one.
             options = f"--engine {self._arguments.engine} " if self._is_auto else ""
             self._print_note(f"Make these again with {options}--seed {self._seed}.")
-        return failures
 
     def _name_in_message(self, error: ImageVariationError, photo: str) -> None:
-        """Let the message of an error begin with its image, unless it names the image already."""
+        """Begin the message of an error with its image, unless it names the image already."""
         name = display_name(photo)
         message = name_options(error.message, self._arguments)
         quoted_name = name if name.startswith(("'", '"')) else repr(name)
         is_named = quoted_name in message or message.startswith("Standard input ")
         error.message = message if is_named else f"{name}: {message}"
-
-    def _print_error(self, error: ImageVariationError) -> None:
-        with self._bar.hidden():
-            message = name_options(error.message, self._arguments)
-            print(f"image-variation: {message}", file=sys.stderr)
 
     def close(self) -> None:
         """Close the engine, if it was needed."""
@@ -222,7 +234,7 @@ class CreateRun:
                 self._save(source, response, folder, [])
             except OutputError as error:
                 failure = error
-        with self._bar.hidden():
+        with self._bar.hide():
             print(self._text(response.model_copy(update={"data": images})), flush=True)
         return failure
 
@@ -246,7 +258,7 @@ class CreateRun:
             return error
         finally:
             # Also after Ctrl-C, because these files exist.
-            with self._bar.hidden():
+            with self._bar.hide():
                 for path in paths:
                     print(path, flush=True)
         return None
@@ -254,7 +266,7 @@ class CreateRun:
     def _print_image(self, response: ImagesResponse) -> None:
         """Write the only image to standard output."""
         data, _ = self._file_format.convert(response.data[0].read())
-        with self._bar.hidden():
+        with self._bar.hide():
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 
@@ -314,7 +326,7 @@ class CreateRun:
 
     def _print_note(self, note: str) -> None:
         if not self._arguments.quiet:
-            with self._bar.hidden():
+            with self._bar.hide():
                 print(note, file=sys.stderr)
 
 

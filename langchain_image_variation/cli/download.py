@@ -66,10 +66,10 @@ def run_download(download: PendingDownload, *, quiet: bool) -> None:
         redraw_regularly(bar),
     ):
 
-        def show(done: int, total: int) -> None:
+        def show(bytes_done: int, total: int) -> None:
             if bar.total is None:
                 # What is here already says nothing about the speed.
-                bar.total, bar.initial, bar.n = total, done, done
-            bar.update(done - bar.n)
+                bar.total, bar.initial, bar.n = total, bytes_done, bytes_done
+            bar.update(bytes_done - bar.n)
 
         download.run(show)

@@ -48,27 +48,27 @@ def _read_request(arguments: argparse.Namespace) -> dict[str, Any]:
     if not data.strip():
         arguments.parser.error("the following arguments are required: PHOTO")
     if len(data) > MAX_REQUEST_BYTES:
-        raise _not_a_request(f"it has more than {MAX_REQUEST_BYTES:,} bytes")
+        raise _invalid_request_error(f"it has more than {MAX_REQUEST_BYTES:,} bytes")
     try:
         request = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise _not_a_request("it is neither YAML nor JSON") from None
+        raise _invalid_request_error("it is neither YAML nor JSON") from None
     if not isinstance(request, dict):
-        raise _not_a_request("it has no fields")
+        raise _invalid_request_error("it has no fields")
     for name, value in request.items():
         if name not in _FIELDS:
-            raise _not_a_request(f"{excerpt(name)} is not a field of the request")
+            raise _invalid_request_error(f"{excerpt(name)} is not a field of the request")
         if name != "n" and not isinstance(value, str | None):
-            raise _not_a_request(f'"{name}" must be text, got {excerpt(value)}')
+            raise _invalid_request_error(f'"{name}" must be text, got {excerpt(value)}')
     for name, choices in (("size", SIZES), ("response_format", get_args(ResponseFormat))):
         if request.get(name) not in (None, "null", *choices):
-            raise _not_a_request(f'"{name}" must be one of {", ".join(choices)}')
+            raise _invalid_request_error(f'"{name}" must be one of {", ".join(choices)}')
     if request.get("image") in (None, "", "-"):
-        raise _not_a_request('"image" must be the path of an image')
+        raise _invalid_request_error('"image" must be the path of an image')
     return request
 
 
-def _not_a_request(reason: str) -> InvalidRequestError:
+def _invalid_request_error(reason: str) -> InvalidRequestError:
     fields = ", ".join(f'"{name}"' for name in _FIELDS)
     return InvalidRequestError(
         f"Standard input is not a request: {reason}. Name an image on the command line, or pass "

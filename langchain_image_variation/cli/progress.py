@@ -44,7 +44,7 @@ class ProgressBar:
         self._bar.update(self._calls_done - self._bar.n)
 
     @contextmanager
-    def hidden(self) -> Iterator[None]:
+    def hide(self) -> Iterator[None]:
         """Remove the bar while the block prints."""
         with tqdm.external_write_mode(file=sys.stderr):
             yield

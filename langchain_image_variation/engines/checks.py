@@ -74,10 +74,10 @@ def find_engine_fault(engine: object) -> str | None:
         return f"engine must be an instance, got the class {name}. Pass {name}()."
     method: Any = getattr(engine, "create_variation", None)
     if not callable(method):
-        found = f"an object of type {type(engine).__name__}"
+        description = f"an object of type {type(engine).__name__}"
         if engine is None or isfunction(engine):
-            found = "None" if engine is None else f"the function {engine.__name__}"
-        return f"engine must have the method create_variation(self, request), got {found}."
+            description = "None" if engine is None else f"the function {engine.__name__}"
+        return f"engine must have the method create_variation(self, request), got {description}."
     try:
         # A decorator may pass further arguments, so the signature of its function counts.
         method_signature = signature(method, follow_wrapped=False)

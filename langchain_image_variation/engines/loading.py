@@ -101,7 +101,7 @@ def make_engine(
             raise InvalidRequestError(
                 f"The engine {name!r} needs the option {option!r}.", param=option
             )
-    with _failures(f"The engine {name!r} cannot be constructed"):
+    with _translate_errors(f"The engine {name!r} cannot be constructed"):
         engine = engine_class(**options)
     fault = find_engine_fault(engine)
     if fault is not None:
@@ -125,11 +125,11 @@ def load_engine_class(name: str) -> type[Any]:
             param="engine",
         )
     point = _entry_point(name)
-    with _failures(f"The engine {name!r} cannot be imported"):
+    with _translate_errors(f"The engine {name!r} cannot be imported"):
         try:
             engine_class = cast("type[Any]", point.load())
         except ImportError as error:
-            raise _missing_extra(point, error) from error
+            raise _missing_extra_error(point, error) from error
     if not isinstance(engine_class, type):
         raise EngineError(
             f"The engine {name!r} is declared as {point.value}, which is not a class. Declare the "
@@ -163,7 +163,7 @@ def _declared_name(module: str, qualname: str) -> str | None:
     return None
 
 
-def _failures(what: str) -> ErrorTranslation:
+def _translate_errors(what: str) -> ErrorTranslation:
     """Turn an error from outside the tree into an `EngineError` that does not show its text."""
     return ErrorTranslation(
         lambda error: EngineError(f"{what}: {type(error).__name__}. This is a bug in the engine."),
@@ -200,7 +200,7 @@ def _entry_point(name: str) -> EntryPoint:
     )
 
 
-def _missing_extra(point: EntryPoint, error: ImportError) -> MissingExtraError:
+def _missing_extra_error(point: EntryPoint, error: ImportError) -> MissingExtraError:
     distribution = point.dist.name if point.dist is not None else "its distribution"
     extras = f"[{','.join(point.extras)}]" if point.extras else ""
     what = f"The engine {point.name!r}"

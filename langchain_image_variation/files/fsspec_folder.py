@@ -46,7 +46,7 @@ def open_fsspec_folder(
     try:
         files_class = get_filesystem_class(kind)
     except ImportError as error:
-        raise _missing_package(kind, param, getattr(error.__cause__, "name", None)) from None
+        raise _missing_package_error(kind, param, getattr(error.__cause__, "name", None)) from None
     except ValueError:
         raise InvalidRequestError(
             f"{param} is a URL of the kind {excerpt(kind)}, which fsspec does not know. Install "
@@ -72,7 +72,7 @@ def _unopenable_error(kind: str, param: str, error: Exception) -> OutputError:
     )
 
 
-def _missing_package(kind: str, param: str, module: str | None) -> MissingExtraError:
+def _missing_package_error(kind: str, param: str, module: str | None) -> MissingExtraError:
     """Return the error for a kind of URL whose package cannot be imported.
 
     Args:

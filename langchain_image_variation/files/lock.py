@@ -9,7 +9,7 @@ _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file, unless it is locked by another process or through another descriptor.
+    """Lock an open file, unless another process or another descriptor has locked it.
 
     Args:
         descriptor: The file, opened for writing. Closing it frees the lock.

@@ -96,14 +96,14 @@ class Answer:
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             if not self.is_success:
                 raise self._error(self._status)
-            raise self._with_headers(
+            raise self._add_headers(
                 EngineResponseError(
                     "The server compressed its answer although the request asked it not to."
                 )
             )
         length = response.headers.get("content-length", "")
         if self.is_success and length.isdecimal() and int(length[:18]) > self._budget.bytes_left:
-            raise self._too_long()
+            raise self._too_long_error()
 
     def feed(self, piece: bytes) -> bool:
         """Take a piece of the body. Return False once enough of an error has been read.
@@ -117,18 +117,18 @@ class Answer:
         if not self.is_success:
             return self._length < MAX_ERROR_BYTES
         if self._length > self._budget.bytes_left:
-            raise self._too_long()
+            raise self._too_long_error()
         try:
             self._json.feed(piece)
         except FrameTooLongError:
-            raise self._with_headers(
+            raise self._add_headers(
                 EngineResponseError(
                     f"The answer exceeds the limit of {MAX_FRAME_BYTES:,} bytes, not counting its "
                     f"images. Is base_url right? {self._address_hint}"
                 )
             ) from None
         except ValueError:
-            raise self._unexpected() from None
+            raise self._unexpected_content_error() from None
         return True
 
     def images(self) -> ImagesResponse:
@@ -145,7 +145,7 @@ class Answer:
         try:
             images = ImagesResponse.from_content(content)
         except (ValueError, OutputError):
-            raise self._unexpected() from None
+            raise self._unexpected_content_error() from None
         finally:
             # It may repeat a key, which the variables of a traceback must not show.
             del content
@@ -156,7 +156,7 @@ class Answer:
             if holds_error:
                 # Some gateways answer 200 with an error inside.
                 raise self._error(EngineResponseError.default_status_code)
-            raise self._with_headers(EngineResponseError("The server's answer contains no images."))
+            raise self._add_headers(EngineResponseError("The server's answer contains no images."))
         for image in images.data:
             if image.b64_json is not None:
                 # Some servers fill in both forms; the contract allows one.
@@ -181,7 +181,7 @@ class Answer:
         try:
             return self._json.content()
         except ValueError:
-            raise self._unexpected(expectation) from None
+            raise self._unexpected_content_error(expectation) from None
 
     def mapping(self) -> dict[str, Any]:
         """Return the parsed body of a success. It is empty if the body is not a JSON object.
@@ -193,9 +193,9 @@ class Answer:
         return content if isinstance(content, dict) else {}
 
     def as_json(self) -> Self:
-        """Return this answer once it is known to be a success in JSON.
+        """Check that this answer is a success in JSON, and return it.
 
-        What its body says can then be read outside of what sends requests again.
+        An error that the caller finds in the body then causes no retry.
 
         Raises:
             ImageVariationError: If the server answered with an error, or not in JSON.
@@ -203,14 +203,14 @@ class Answer:
         self.content("JSON")
         return self
 
-    def fail(self, error: ImageVariationError) -> ImageVariationError:
+    def redact_error(self, error: ImageVariationError) -> ImageVariationError:
         """Return an error about the content of a success, without secrets, with the request's ID.
 
         For services that answer 200 and report the failure in the body.
         """
         error.message = self._printable(error.message)
         error.args = (error.message,)
-        return self._with_headers(error)
+        return self._add_headers(error)
 
     def _error(self, status: int) -> ImageVariationError:
         """Return the error that the body describes or, if it says nothing, the status."""
@@ -220,7 +220,7 @@ class Answer:
         ):
             error.message = self._head.decode("utf-8", "replace").strip() or error.message
         if status == 404 and error.message.startswith("Invalid URL"):
-            error = self._path_not_found()
+            error = self._path_not_found_error()
         elif error.message in (f"HTTP {status}", "Not Found", "Method Not Allowed"):
             error = self._explain(error)
         error.message = self._printable(error.message)
@@ -228,7 +228,7 @@ class Answer:
         error.code = error.code and self._printable(error.code)
         error.param = error.param and self._printable(error.param)
         error.args = (error.message,)
-        return self._with_headers(error)
+        return self._add_headers(error)
 
     def _printable(self, text: str) -> str:
         """Return the server's text as one short line, without secrets."""
@@ -241,7 +241,7 @@ class Answer:
     def _explain(self, error: ImageVariationError) -> ImageVariationError:
         """Explain a status whose body does not."""
         if self._status == 404 and not self._is_html():
-            return self._path_not_found()
+            return self._path_not_found_error()
         status = f"HTTP {self._status}{' with an HTML page' if self._is_html() else ''}"
         if self._status in _EXPLANATIONS:
             explanation = _EXPLANATIONS[self._status].format(variable=self._key_variable)
@@ -257,7 +257,7 @@ class Answer:
             error.message = f"The server gave no reason. ({status})"
         return error
 
-    def _path_not_found(self) -> ImageVariationError:
+    def _path_not_found_error(self) -> ImageVariationError:
         if self._path != _VARIATIONS:
             return NotFoundError(
                 f"The server has no {self._path} (HTTP 404). Is base_url right? "
@@ -277,29 +277,31 @@ class Answer:
             (b"<!doctype", b"<html", b"<?xml", b"<head")
         )
 
-    def _unexpected(self, expectation: str = "an ImagesResponse") -> ImageVariationError:
+    def _unexpected_content_error(
+        self, expectation: str = "an ImagesResponse"
+    ) -> ImageVariationError:
         if not self._head.strip():
             content = "an empty body"
         elif self._is_html():
             content = "an HTML page"
         else:
             content = f"a body that is not {expectation}"
-        return self._with_headers(
+        return self._add_headers(
             EngineResponseError(
                 f"The server answered {self._status} with {content}. Is base_url right? "
                 f"{self._address_hint}"
             )
         )
 
-    def _too_long(self) -> ImageVariationError:
-        return self._with_headers(
+    def _too_long_error(self) -> ImageVariationError:
+        return self._add_headers(
             EngineResponseError(
                 f"The answer exceeds the limit of {self._budget.max_bytes:,} bytes; ask for fewer "
                 "or smaller images, or raise max_answer_bytes."
             )
         )
 
-    def _with_headers(self, error: ImageVariationError) -> ImageVariationError:
+    def _add_headers(self, error: ImageVariationError) -> ImageVariationError:
         """Add what the headers say: the request's ID and when to retry."""
         error.request_id = self._headers.get("x-request-id")
         error.retry_after = retry_after(self._headers, error.message)

@@ -64,7 +64,7 @@ class _BaseClient(Generic[H]):
         from langchain_image_variation.hosted.endpoint import Endpoint
 
         api_key = settings.check_key(api_key, "OPENAI_API_KEY")
-        # From here on, no variable holds their plain values, which may be keys.
+        # They may contain keys, so from here on, no variable holds their plain values.
         default_headers = headers.check_headers("default_headers", default_headers, per_call=False)
         if base_url is None:
             base_url = settings.read_environment("OPENAI_BASE_URL")
@@ -122,9 +122,9 @@ class _BaseClient(Generic[H]):
         client, so closing either closes both. It opens its own only if you pass an `http_client`,
         or a `base_url` on another host.
 
-        The arguments are those of the constructor, where `default_headers` and `default_query` add
-        to those of this client; `set_default_headers` and `set_default_query` replace them. None
-        keeps a setting, except for `timeout` and `deadline`, where it means no limit.
+        The arguments mean the same as in the constructor, but `default_headers` and `default_query`
+        add to this client's. `set_default_headers` and `set_default_query` replace them. None keeps
+        a setting, except for `timeout` and `deadline`, where it means no limit.
 
         Raises:
             InvalidRequestError: If a setting is out of range; `param` names it.
@@ -272,7 +272,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
         extra_fields: Form fields that the server takes beyond the contract.
         normalize: Whether to convert results to PNG of exactly the requested size. Set this if
             you use the client as an engine.
-        urls: The hosts from which `images.create_variation` may fetch a source.
+        urls: The hosts that `images.create_variation` may fetch a source from.
         result_urls: How to download results from other hosts. By default from any public host,
             over https.
         http_client: Your own httpx client, for proxies, certificates or tests. It is not closed.
@@ -326,7 +326,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
         return self._session.run(flow, cancellation())
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that you passed."""
+        """Close the connections. An `http_client` that you passed stays open."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -344,8 +344,8 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
 class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
     """The async twin of `ImageVariationClient`, for asyncio and trio, with the same settings.
 
-    Connections belong to an event loop. Each loop has its own, and `close` closes those of the loop
-    that calls it. An `http_client` belongs to the loop of its first call.
+    Each event loop has its own connections, and `close` closes only those of the calling loop. An
+    `http_client` belongs to the loop of its first call.
 
     Raises:
         InvalidRequestError: If there is no `base_url`, or a setting is out of range.
@@ -378,7 +378,7 @@ class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
         return await self._session.run(self._flow.request(request, self._session.build_request))
 
     async def close(self) -> None:
-        """Close the connections of this event loop, except those of your own `http_client`."""
+        """Close the connections of this event loop. Your own `http_client` stays open."""
         await self._session.close()
 
     async def __aenter__(self) -> Self:

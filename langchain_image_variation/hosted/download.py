@@ -59,20 +59,9 @@ def download(
         if image.b64_json or url.startswith("data:"):
             _check_format(image)
         elif url[:8].lower().startswith(("https://", "http://")):
-            policy = _limit_policy(policy, budget)
-            attempt = 0
-            while True:
-                try:
-                    data = yield from _fetch(url, endpoint, policy, build_request, budget.deadline)
-                    break
-                except OutageError as outage:
-                    error = DownloadError(outage.message)
-                    error.retry_after = retry_after(outage.headers, "")
-                    delay = endpoint.retries.delay(error, attempt, until_deadline=outlast_outages)
-                    if delay is None or delay >= budget.seconds_left:
-                        raise error from None
-                yield Wait(delay)
-                attempt += 1
+            data = yield from _fetch_with_retries(
+                url, endpoint, _limit_policy(policy, budget), build_request, budget, outlast_outages
+            )
             budget.kept_bytes += len(data)
             image.set_downloaded(data)
         elif url:
@@ -100,6 +89,28 @@ def _limit_policy(policy: URLPolicy, budget: Budget) -> URLPolicy:
             "max_answer_bytes, or fetch the url yourself before it expires."
         )
     return replace(policy, max_bytes=min(policy.max_bytes, budget.bytes_left))
+
+
+def _fetch_with_retries(
+    url: str,
+    endpoint: Endpoint,
+    policy: URLPolicy,
+    build_request: Callable[..., httpx.Request],
+    budget: Budget,
+    outlast_outages: bool,
+) -> Flow[bytes]:
+    attempt = 0
+    while True:
+        try:
+            return (yield from _fetch(url, endpoint, policy, build_request, budget.deadline))
+        except OutageError as outage:
+            error = DownloadError(outage.message)
+            error.retry_after = retry_after(outage.headers, "")
+        delay = endpoint.retries.delay(error, attempt, until_deadline=outlast_outages)
+        if delay is None or delay >= budget.seconds_left:
+            raise error
+        yield Wait(delay)
+        attempt += 1
 
 
 def _fetch(
@@ -153,7 +164,7 @@ def _fetch_from_server(
                 f"The image could not be downloaded from {host}; fetch its url yourself before it "
                 "expires."
             )
-            # Other errors, such as that of a client that is closed, would occur again.
+            # Other errors, such as a closed client, would occur again.
             is_outage = isinstance(error, httpx.RequestError)
             raise (OutageError if is_outage else DownloadError)(message) from None
     raise DownloadError(

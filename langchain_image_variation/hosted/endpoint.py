@@ -258,7 +258,7 @@ class Endpoint:
                 return read(answer)
             except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
                 answer_lost = answer.is_success or isinstance(error, self._losses)
-                failure = self._connection_failure(
+                failure = self._connection_error(
                     error, answer.is_success, request.extensions.get(PROXY_EXTENSION)
                 )
                 may_retry = is_outage = isinstance(error, httpx.RequestError)
@@ -278,7 +278,7 @@ class Endpoint:
             )
             seconds_left = budget.seconds_left
             if delay is None or delay >= seconds_left or not may_retry:
-                raise _with_missed_delay(failure, delay, seconds_left)
+                raise _add_missed_delay(failure, delay, seconds_left)
             yield Wait(delay)
             attempt += 1
 
@@ -295,7 +295,7 @@ class Endpoint:
             return url  # Merging would encode its query again.
         return url.copy_merge_params(tuple(flatten(self.default_query)))
 
-    def _connection_failure(
+    def _connection_error(
         self, error: Exception, is_success: bool, proxy_variable: str | None
     ) -> ImageVariationError:
         """Return our error for an error of httpx. It says whether the request may have been billed.
@@ -366,7 +366,7 @@ def _append_path(base_url: httpx.URL, path: str) -> httpx.URL:
     return base_url.copy_with(raw_path=base.rstrip(b"/") + path.encode() + question + query)
 
 
-def _with_missed_delay(
+def _add_missed_delay(
     failure: ImageVariationError, delay: float | None, seconds_left: float
 ) -> ImageVariationError:
     """Add to the message if the server asked for a longer wait than the deadline allows."""

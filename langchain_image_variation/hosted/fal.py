@@ -167,7 +167,9 @@ class _QueuedJob(Job):
     def _read_path(self, answer: Answer) -> str:
         job_id = check_job_id(answer.mapping().get("request_id"))
         if job_id is None:
-            raise answer.fail(EngineResponseError("fal.ai accepted the job without its ID."))
+            raise answer.redact_error(
+                EngineResponseError("fal.ai accepted the job without its ID.")
+            )
         # The queue knows a job by its app, without the rest of the model's name.
         parts = self.model.split("/")
         app = "/".join(parts[: 3 if parts[0] in _NAMESPACES else 2])
@@ -177,7 +179,9 @@ class _QueuedJob(Job):
 def _is_completed(answer: Answer) -> bool:
     status = answer.mapping().get("status")
     if status not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        raise answer.fail(EngineResponseError("fal.ai answered with an unknown status of the job."))
+        raise answer.redact_error(
+            EngineResponseError("fal.ai answered with an unknown status of the job.")
+        )
     return bool(status == "COMPLETED")
 
 
@@ -188,11 +192,11 @@ def _read_image(answer: Answer) -> Image:
     del content
     if isinstance(refusals, list) and True in refusals:
         # The image is black, or left out.
-        raise answer.fail(
+        raise answer.redact_error(
             ContentPolicyError("fal.ai's safety checker refused the image that the model drew.")
         )
     if url is None:
-        raise answer.fail(EngineResponseError("fal.ai answered without an image."))
+        raise answer.redact_error(EngineResponseError("fal.ai answered without an image."))
     return Image(url=url)
 
 

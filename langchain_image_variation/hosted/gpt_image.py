@@ -183,7 +183,7 @@ class GptImageEngine:
         return self._session.run(self._flow(request), cancellation())
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that you passed."""
+        """Close the connections. An `http_client` that you passed stays open."""
         self._session.close()
 
     def _flow(self, request: CreateImageVariationRequest) -> Flow[ImagesResponse]:

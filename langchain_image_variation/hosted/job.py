@@ -1,4 +1,4 @@
-"""A job of a service: submitted, asked for until it is done, and cancelled if it is given up."""
+"""A job of a service: submitted, polled until it is done, and cancelled if it is given up."""
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -19,7 +19,7 @@ __all__ = ["Job"]
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # Seconds between two polls.
 _DELAY_GROWTH = 1.5
 _CANCEL_SHARE = 0.1
-"""The largest part of the time of a call that is kept for cancelling its job."""
+"""At most this part of a call's time is reserved for cancelling its job."""
 
 
 class Job(ABC):
@@ -63,7 +63,7 @@ class Job(ABC):
         try:
             image = yield from self.submit(budget)
         except NotFoundError as error:
-            raise self.service.model_not_found(self.model, error) from None
+            raise self.service.model_not_found_error(self.model, error) from None
         delay = _FIRST_DELAY
         # The first answer may have come just before the image.
         while image is None and (image := (yield from self.poll(budget))) is None:

@@ -58,7 +58,7 @@ SERVERS = {
 """The servers by name."""
 
 UNKNOWN_SERVER = Server("The server")
-"""Any other server, of which nothing is assumed."""
+"""Any other server. Nothing is assumed about it."""
 
 
 def server_by_name(name: str) -> Server:

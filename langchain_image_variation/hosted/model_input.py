@@ -1,4 +1,4 @@
-"""What a hosted model is asked: its name, its parameters, the seeds, and the image."""
+"""The input of a hosted model: its name, its parameters, the seeds, and the image."""
 
 import base64
 import copy

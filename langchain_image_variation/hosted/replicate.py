@@ -174,12 +174,12 @@ class _Prediction(Job):
         """Return the result, or None while the prediction runs."""
         content = answer.mapping()
         status, job_id, output = content.get("status"), content.get("id"), content.get("output")
-        failure = _failure(status, content.get("error"))
+        failure = _prediction_error(status, content.get("error"))
         # It may repeat the token, which the variables of a traceback must not show.
         del content
         if status in ("starting", "processing"):
             if check_job_id(job_id) is None:
-                raise answer.fail(
+                raise answer.redact_error(
                     EngineResponseError("Replicate accepted the prediction without its ID.")
                 )
             self.path = f"/predictions/{job_id}"
@@ -189,10 +189,10 @@ class _Prediction(Job):
         url = output[0] if isinstance(output, list) and output else output
         if status == "succeeded" and isinstance(url, str) and url:
             return Image(url=url)
-        raise answer.fail(failure)
+        raise answer.redact_error(failure)
 
 
-def _failure(status: object, reason: object) -> ImageVariationError:
+def _prediction_error(status: object, reason: object) -> ImageVariationError:
     """Return the error of a prediction that has no image."""
     if status == "succeeded":
         return EngineResponseError("Replicate answered without an image.")

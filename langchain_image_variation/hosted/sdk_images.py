@@ -64,7 +64,7 @@ class Images:
             size: Width x height in pixels. By default "1024x1024".
             user: An ID for the end user.
             extra_headers: Headers of this request. They take precedence over all others.
-            extra_query: Query parameters of this request. They replace those of the same name.
+            extra_query: Query parameters of this request. They replace parameters of the same name.
             extra_body: Form fields of this request. They take precedence over the arguments and the
                 client's `extra_fields`. A field of the contract must have a legal value.
             timeout: As the client's `timeout`, for this call. None sets no limit.

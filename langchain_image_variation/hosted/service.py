@@ -37,8 +37,8 @@ from langchain_image_variation.hosted.answer_images import (
     use_base64,
     use_data_urls,
 )
-from langchain_image_variation.hosted.at_once import Outcome, run_at_once
 from langchain_image_variation.hosted.budget import Budget
+from langchain_image_variation.hosted.call_threads import Outcome, run_in_threads
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
@@ -46,11 +46,18 @@ from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.numbers import check_whole_number
 
-__all__ = ["CANCEL_SECONDS", "MAX_AT_ONCE", "BilledCalls", "Call", "Service", "ServiceEngine"]
+__all__ = [
+    "CANCEL_SECONDS",
+    "MAX_CONCURRENT_CALLS",
+    "BilledCalls",
+    "Call",
+    "Service",
+    "ServiceEngine",
+]
 
 T = TypeVar("T")
 
-MAX_AT_ONCE = 4
+MAX_CONCURRENT_CALLS = 4
 """How many calls of one request run at the same time. The services limit requests per second."""
 
 CANCEL_SECONDS = 5.0
@@ -80,7 +87,7 @@ class Call(Protocol):
 
 
 class BilledCalls:
-    """Counts the billed calls of an engine and its copies, and refuses those above a limit."""
+    """Counts the billed calls of an engine and its copies, and refuses calls above a limit."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = (
@@ -199,7 +206,7 @@ class Service:
             method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
 
-    def model_not_found(self, model: str, error: NotFoundError) -> ModelNotFoundError:
+    def model_not_found_error(self, model: str, error: NotFoundError) -> ModelNotFoundError:
         """Return the error for a 404 to a request that names a model."""
         message = f"{self.title} has no model {model!r}."
         if self.endpoint.display_url.rstrip("/") != self.default_url:
@@ -222,7 +229,7 @@ class Service:
     def create(
         self, request: CreateImageVariationRequest, calls: Sequence[Call], model: str
     ) -> ImagesResponse:
-        """Make the calls of a request, at most `MAX_AT_ONCE` at the same time.
+        """Make the calls of a request, at most `MAX_CONCURRENT_CALLS` at the same time.
 
         Args:
             request: The request.
@@ -246,12 +253,12 @@ class Service:
                 for _ in outcome.data:
                     reporter.image_finished()
 
-        outcomes = run_at_once(
+        outcomes = run_in_threads(
             [
                 partial(self._make, call, request.side, budget.share(call.n, request.n))
                 for call in calls
             ],
-            limit=MAX_AT_ONCE,
+            limit=MAX_CONCURRENT_CALLS,
             stop_seconds=STOP_SECONDS,
             report=report,
         )
@@ -276,7 +283,7 @@ class Service:
         return response
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that the caller passed."""
+        """Close the connections. An `http_client` that the caller passed stays open."""
         self.session.close()
 
     def _make(self, call: Call, side: int, budget: Budget) -> ImagesResponse:
@@ -301,7 +308,7 @@ class Service:
         return answer
 
     def _cancel(self, call: Call, budget: Budget) -> None:
-        """Stop the job of a call that was given up, so that it is not billed for nothing."""
+        """Cancel the job of a call that was given up, because nobody will get its images."""
         deadline = min(budget.deadline, time.monotonic() + CANCEL_SECONDS)
         flow = call.cancel_flow(replace(budget, deadline=deadline))
         if flow is not None:
@@ -362,7 +369,7 @@ class ServiceEngine:
         return self._service.endpoint.display_url
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that you passed.
+        """Close the connections. An `http_client` that you passed stays open.
 
         A call that is running fails, and its jobs at the service go on.
         """

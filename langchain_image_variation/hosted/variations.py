@@ -144,5 +144,5 @@ class VariationsEngine:
         return answer
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` that you passed."""
+        """Close the connections. An `http_client` that you passed stays open."""
         self._client.close()

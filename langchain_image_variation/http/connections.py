@@ -21,7 +21,7 @@ __all__ = ["Connections"]
 _Value = TypeVar("_Value")
 _KEEP_ALIVE_SECONDS = 3.0
 """How long an unused connection is kept. Common servers close theirs after 5 seconds (uvicorn,
-Node). A request that meets the close fails, and cannot be sent again."""
+Node). A request that is sent just then fails, and cannot be sent again."""
 _MAX_IDLE_CONNECTIONS = 100
 """How many unused connections are kept."""
 _MAX_LOOKUPS = 8

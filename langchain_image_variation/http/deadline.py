@@ -43,7 +43,7 @@ def use_deadline(deadline: float) -> Iterator[None]:
 
 
 def phase_timeouts(timeout: httpx.Timeout, deadline: float) -> dict[str, float | None]:
-    """Return httpx's request extension "timeout", in which no phase outlasts the deadline."""
+    """Return httpx's request extension "timeout", with no phase longer than the time left."""
     time_left = max(deadline - monotonic(), 0.001)
     if time_left == _NEVER:
         return timeout.as_dict()
@@ -54,7 +54,7 @@ def phase_timeouts(timeout: httpx.Timeout, deadline: float) -> dict[str, float |
 
 
 def call_with_timeout(function: Callable[[], T], seconds: float | None) -> T:
-    """Call a function that cannot be interrupted, in a thread that is abandoned if it is late.
+    """Call a function that cannot be interrupted. If it is late, abandon its thread.
 
     Raises:
         TimeoutError: If the function takes longer than `seconds`.
@@ -229,7 +229,7 @@ class _DeadlineStream(httpcore.NetworkStream):
 
 _PIECE = 256 * 1024
 _CANCEL_INTERVAL = 0.2
-"""Seconds between two checks of a waiting read whether its call was cancelled."""
+"""How often a waiting read checks whether its call was cancelled, in seconds."""
 
 
 def _resolve(host: str, port: int, seconds: float | None) -> list[str]:

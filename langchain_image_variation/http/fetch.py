@@ -169,7 +169,7 @@ class ImageBody:
         Raises:
             RedirectError: If the response is a redirect.
             OutageError: If the server is busy or fails.
-            DownloadError: If it is anything else but an image of allowed length.
+            DownloadError: If it is anything other than an image of allowed length.
         """
         headers = response.headers
         if response.status_code in (301, 302, 303, 307, 308) and "location" in headers:
@@ -193,7 +193,7 @@ class ImageBody:
             )
         length = headers.get("content-length", "")
         if length.isdecimal() and len(length) < _MAX_DIGITS and int(length) > self._max_bytes:
-            raise self._too_long()
+            raise self._too_long_error()
 
     def feed(self, piece: bytes) -> bool:
         """Take a piece of the body. Return False once enough of a 403 has been read.
@@ -206,7 +206,7 @@ class ImageBody:
             self._pieces.append(piece)
             return self._length < _MAX_EXPLANATION_BYTES
         if self._length > self._max_bytes:
-            raise self._too_long()
+            raise self._too_long_error()
         self._pieces.append(piece)
         return True
 
@@ -224,7 +224,7 @@ class ImageBody:
             raise ExpiredURLError(f"The image's URL at {self._host} has expired; get a new one.")
         raise DownloadError(f"{self._host} answered with status 403.")
 
-    def _too_long(self) -> DownloadError:
+    def _too_long_error(self) -> DownloadError:
         return DownloadError(f"{self._host} sent more than the limit of {self._max_bytes:,} bytes.")
 
 

@@ -210,11 +210,11 @@ class AsyncDriver:
 
 
 _GRACE = 0.1
-"""Seconds after the deadline at which an async step is cancelled. Until then it may time out on its
-own, which closes the connection. Cancelling a TLS handshake does not make httpcore close it."""
+"""How many seconds after the deadline an async step is cancelled. Until then it may time out by
+itself, which closes the connection. Cancelling a TLS handshake does not make httpcore close it."""
 
 _POLL_INTERVAL = 0.2
-"""Seconds between two checks of a waiting thread whether its call was cancelled."""
+"""How often a waiting thread checks whether its call was cancelled, in seconds."""
 
 
 def _read(step: Send, response: httpx.Response) -> None:

@@ -19,8 +19,9 @@ _SOCKS = ("socks5", "socks5h")
 def find_proxy_variable(url: httpx.URL) -> str | None:
     """Return the name of the variable that sets the proxy for a server, or None if there is none.
 
-    The environment variables are those of `urllib.request`: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
-    NO_PROXY, in upper or lower case. On Windows and macOS, the system's settings count too.
+    This reads the same environment variables as `urllib.request`: HTTP_PROXY, HTTPS_PROXY,
+    ALL_PROXY and NO_PROXY, in upper or lower case. On Windows and macOS, the system's settings
+    count too.
     """
     kind = next((kind for kind in (url.scheme, "all") if _address(kind)), None)
     if kind is None or proxy_bypass(url.host):

@@ -17,8 +17,8 @@ def ssl_context() -> ssl.SSLContext:
     """Return httpx's default context. The environment may name the certificates to trust.
 
     Raises:
-        InvalidRequestError: If a variable of the environment does not name certificates, or a file
-            that can be opened; `param` names it.
+        InvalidRequestError: If an environment variable names no certificates, or a file that cannot
+            be opened; `param` names the variable.
     """
     return _new_context(os.environ.get(_FILE), os.environ.get(_FOLDER), os.environ.get(_KEY_LOG))
 

@@ -26,7 +26,7 @@ _BRADFORD = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0
 
 
 def read_gamma(image: Image.Image) -> float | None:
-    """Return the gamma of a PNG file's samples, or None if it is that of sRGB or is not given.
+    """Return the gamma of a PNG file's samples, or None if it is sRGB's or is missing.
 
     A profile and the sRGB chunk have precedence over gAMA (PNG specification, third edition, 4.3).
     """
@@ -58,8 +58,8 @@ def read_profile(image: Image.Image) -> bytes | None:
     """Return the ICC profile of an image's samples, or None if it has none that matters.
 
     The profile of a PNG file has precedence over its sRGB chunk, and the sRGB chunk over cHRM (PNG
-    specification, third edition, 4.3). A profile is made from cHRM; it expects samples to which
-    `gamma_table` has been applied. Values that make no sense are ignored.
+    specification, third edition, 4.3). If there is only cHRM, this makes a profile of
+    it, for samples that went through `gamma_table`. Values that make no sense are ignored.
     """
     if embedded_profile := image.info.get("icc_profile"):
         return bytes(embedded_profile)

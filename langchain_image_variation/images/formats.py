@@ -10,7 +10,6 @@ __all__ = [
     "FORMATS",
     "SUFFIXES",
     "UnsupportedFormat",
-    "is_text",
     "recognize_supported",
     "recognize_unsupported",
 ]
@@ -64,11 +63,6 @@ def recognize_unsupported(data: bytes) -> UnsupportedFormat | None:
     return None
 
 
-def is_text(data: bytes) -> bool:
-    """Return whether a file begins like UTF-8 text, such as the name of another file."""
-    return re.fullmatch(_UTF_8, data[:_HEAD]) is not None
-
-
 def _brands(head: bytes) -> list[bytes]:
     """Return the brands of an ISO media file (ISO/IEC 14496-12, 4.3), the major one first."""
     if head[4:8] != b"ftyp":
@@ -97,7 +91,7 @@ _EXPORT = "Export it as PNG or JPEG."
 _EXPORT_FRAME = "Save one frame as PNG or JPEG."
 _UNPACK = "Unpack it and pass one of its images."
 # Control characters are not text. The last character may be cut off.
-_UTF_8 = rb"(?:[\t-\r\x1b -~]|[\xc2-\xf4][\x80-\xbf]{1,3})++[\xc2-\xf4]?"
+_UTF_8 = rb"(?:[\t-\r\x1b -~]|[\xc2-\xf4][\x80-\xbf]{1,3})++[\xc2-\xf4]?\Z"
 _TEXT = rb"(?i)(?:\xef\xbb\xbf)?\s*"
 
 # What the file is, what to do instead, and the pattern. The first match counts.
@@ -147,4 +141,5 @@ _UNSUPPORTED = (
         # The beginnings of PNG, JPEG, GIF and WebP files.
         rb"data:image/|iVBORw0KGgo|/9j/|R0lGOD|UklGR",
     ),
+    ("text", "Pass an image file, such as a PNG or JPEG.", _UTF_8),
 )

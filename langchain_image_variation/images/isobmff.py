@@ -72,18 +72,20 @@ def read_structure(data: bytes) -> HEIFStructure:
     for kind, body in boxes.items():
         if kind == b"meta":
             if len(body) > MAX_META_BYTES:
-                raise _too_complex(f"a list of its parts of {len(body):,} bytes", MAX_META_BYTES)
+                raise _too_complex_error(
+                    f"a list of its parts of {len(body):,} bytes", MAX_META_BYTES
+                )
             meta = _Meta(view, body[4:], units)
             # Cameras write each item once, so all items together are shorter than the file.
             if meta.item_bytes > len(data):
-                raise _too_complex(f"parts of {meta.item_bytes:,} bytes", len(data))
+                raise _too_complex_error(f"parts of {meta.item_bytes:,} bytes", len(data))
             pixels += meta.count_pixels()
             largest_image_pixels = max(largest_image_pixels, meta.largest_image_pixels)
             exif += meta.exif()
         else:
             tracks = list(_find(body, b"trak"))
             if len(tracks) > MAX_TRACKS:
-                raise _too_complex(f"{len(tracks):,} tracks", MAX_TRACKS)
+                raise _too_complex_error(f"{len(tracks):,} tracks", MAX_TRACKS)
             for track in tracks:
                 frame_pixels, frames = _read_first_sample(view, track, units)
                 pixels += frame_pixels * frames
@@ -91,7 +93,7 @@ def read_structure(data: bytes) -> HEIFStructure:
     return HEIFStructure(pixels, largest_image_pixels, exif)
 
 
-def _too_complex(what: str, limit: int) -> InvalidImageError:
+def _too_complex_error(what: str, limit: int) -> InvalidImageError:
     return InvalidImageError(
         f"image is an AVIF or HEIC file with {what}; the limit is {limit:,}. Export it as PNG or "
         "JPEG."
@@ -107,7 +109,7 @@ class _Units:
     def add(self, count: int = 1) -> None:
         self._count += count
         if self._count > MAX_UNITS:
-            raise _too_complex(f"more than {MAX_UNITS:,} coded units", MAX_UNITS)
+            raise _too_complex_error(f"more than {MAX_UNITS:,} coded units", MAX_UNITS)
 
 
 class _Meta:
@@ -161,7 +163,7 @@ class _Meta:
         """Return the Exif blocks."""
         items = [item_id for item_id, kind in self._kinds.items() if kind == b"Exif"]
         if len(items) > MAX_EXIF_BLOCKS:
-            raise _too_complex(f"{len(items):,} blocks of Exif", MAX_EXIF_BLOCKS)
+            raise _too_complex_error(f"{len(items):,} blocks of Exif", MAX_EXIF_BLOCKS)
         # The first four bytes hold the offset of the TIFF header.
         return [self._read(item_id)[4:].removeprefix(b"Exif\0\0") for item_id in items]
 
@@ -193,7 +195,7 @@ def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     while start + 8 <= len(view):
         count += 1
         if count > MAX_BOXES:
-            raise _too_complex(f"more than {MAX_BOXES:,} boxes in one place", MAX_BOXES)
+            raise _too_complex_error(f"more than {MAX_BOXES:,} boxes in one place", MAX_BOXES)
         size, kind, head = _number(view, start, 4), bytes(view[start + 4 : start + 8]), 8
         if size == 1:
             size, head = _number(view, start + 8, 8), 16

@@ -1,7 +1,7 @@
 """The segments of a JPEG file, found without decoding anything.
 
-Markers and segments are those of ITU-T T.81, annex B. Where a corrupt file leaves a choice, it is
-read as libjpeg reads it, because libjpeg is what decodes it later.
+Markers and segments follow ITU-T T.81, annex B. Where a corrupt file leaves a choice, this reads it
+as libjpeg does, because libjpeg decodes it later.
 """
 
 import re

@@ -30,7 +30,7 @@ from langchain_image_variation.images.png.chunks import (
     SIGNATURE,
     Header,
     check_order,
-    corrupt_png,
+    corrupt_png_error,
     filter_chunks,
     read_chunks,
     replace_chunks,
@@ -77,7 +77,7 @@ def decode_png(png: SquarePNG) -> Image.Image:
             f"decode_png needs a SquarePNG, such as request.image, got {excerpt(png)}."
         )
     with (
-        translate_decoder_errors(lambda: corrupt_png("its pixels cannot be decoded")),
+        translate_decoder_errors(lambda: corrupt_png_error("its pixels cannot be decoded")),
         open_png(png.data) as image,
     ):
         return normalize(image)
@@ -142,7 +142,7 @@ def open_png(data: bytes) -> Image.Image:
     if header.color_type == INDEXED:
         colors = next(len(body) // 3 for name, body in read_chunks(data) if name == b"PLTE")
         if int(image.getextrema()[1]) >= colors:  # type: ignore[arg-type]  # a pair, as for any single band
-            raise corrupt_png("a pixel has no color in the palette")
+            raise corrupt_png_error("a pixel has no color in the palette")
     return image
 
 

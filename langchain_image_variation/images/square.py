@@ -30,7 +30,7 @@ class SquareImage(NamedTuple):
 
     png: SquarePNG
     inset: Inset | None
-    """Where the image is in the square, if its variations are to be cut back."""
+    """Where the image is in the square, if its variations will be cut back."""
     fit_step: str
     """How it was made square."""
     scale_step: str
@@ -44,8 +44,8 @@ def make_square(image: Image.Image, fit: Literal["crop", "pad", "keep"]) -> Squa
 
     Args:
         image: An image in any of Pillow's modes. Its color information is applied.
-        fit: "crop" keeps the centered square. "pad" adds bars for people to look at. "keep" adds
-            bars for engines, and an inset with which they can be cut off.
+        fit: "crop" keeps the centered square. "pad" adds bars that look good. "keep" adds bars for
+            engines, and an inset that tells how to cut them off.
     """
     inset, fit_step = None, ""
     if fit == "crop" or image.width == image.height:

@@ -90,7 +90,7 @@ class ContactSheet:
             directory: The folder to write to. It is created if it does not exist.
             name: See `save_images`.
             template: See `save_images`. The sheet's `{index}` is "sheet", which is added if the
-                template has no `{index}`. Its `{seed}` is that of the first variation.
+                template has no `{index}`. Its `{seed}` is the first variation's.
             format: The format of the file: "png", "jpeg" or "webp".
             quality: The quality of JPEG and WebP, 1 to 100. By default 90.
 

@@ -39,8 +39,7 @@ class Access:
         api_key: The key that clients must send, or None.
         public_url: The server's public address, if it differs from the `Host` that requests name,
             or None.
-        hosts: Further names and IP addresses by which clients may call the server while it has no
-            key.
+        hosts: More names and IP addresses that clients may use for the server while it has no key.
         cors_origins: The origins whose web pages may call the server, or "*" for all. "*" needs a
             key.
 
@@ -108,14 +107,14 @@ class Access:
             raise AuthenticationError("The API key in the request is incorrect.")
 
     def check_site(self, request: Request) -> None:
-        """Check that a request was not caused by a web page of another site, if there is no key.
+        """If there is no key, check that no web page of another site caused a request.
 
         Browsers send no `Origin` with links, images and scripts, but `Sec-Fetch-Site`, which pages
         cannot set (the standard "Fetch Metadata Request Headers"). Our own endpoints need no such
         check: what they do without a body has no effect. Other servers may be different.
 
         Raises:
-            PermissionDeniedError: If it was. A page whose `Origin` was sent is `check`'s to judge.
+            PermissionDeniedError: If one did. If the request has an `Origin`, `check` decides.
         """
         site = request.headers.get("sec-fetch-site", "none")
         if self._api_key is None and site not in ("none", "same-origin"):
@@ -126,10 +125,10 @@ class Access:
                 )
 
     def check_host(self, request: Request) -> None:
-        """Check that `Host` is one of this server's names, if there is no key.
+        """If there is no key, check that `Host` is one of this server's names.
 
         This comes before everything else, so that a page under another name cannot find out which
-        paths the server has, or how it is.
+        paths the server has, or whether it is healthy.
 
         Only the `Host` header counts. Anyone can send a header such as `X-Forwarded-Host`.
 
@@ -157,8 +156,8 @@ class Access:
             # (RFC 6761, section 6.3).
             return host == "localhost" or host.endswith(".localhost")
         # Rebinding needs a name that the owner of the page controls, so addresses are safe. All are
-        # allowed if clients may use one that this machine does not know, such as that of a router
-        # or of the host of a container.
+        # allowed if clients may use one that this machine does not know, such as the address of a
+        # router or of a container's host.
         return host.is_loopback or self._is_wildcard or _is_remote(request)
 
     def _check_origin(self, request: Request) -> None:

@@ -48,6 +48,6 @@ class AnswerRecords(Protocol):
         If the store cannot hold records now, the record is empty and stays empty.
 
         Args:
-            key: What requests for this answer have in common.
+            key: A text that all requests for this answer share.
             queue_place: Entered while this waits for another process. It may refuse to let it wait.
         """

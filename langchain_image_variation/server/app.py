@@ -34,7 +34,7 @@ from langchain_image_variation.server.cors import CORS
 from langchain_image_variation.server.early_answer import EarlyAnswer
 from langchain_image_variation.server.envelope import (
     Envelope,
-    Failures,
+    ErrorAnswers,
     error_response,
     routing_error_response,
 )
@@ -207,7 +207,7 @@ def create_app(
             Middleware(EarlyAnswer, max_seconds=upload_timeout),
             Middleware(Envelope, metrics=metrics, access=access),
             *cors,
-            Middleware(Failures),
+            Middleware(ErrorAnswers),
         ],
         lifespan=lambda _: _lifespan(store, forwarder),
         exception_handlers={

@@ -31,7 +31,7 @@ from langchain_image_variation.server.endpoint import address_advice, path_in_ap
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.target import with_origin_form
 
-__all__ = ["Envelope", "Failures", "error_answer", "error_response", "routing_error_response"]
+__all__ = ["Envelope", "ErrorAnswers", "error_answer", "error_response", "routing_error_response"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
@@ -74,7 +74,7 @@ class Envelope:
                     b"openai-processing-ms": milliseconds,
                     b"openai-version": _VERSION,
                 }
-                # A forwarded answer has those of the upstream.
+                # A forwarded answer keeps the upstream's.
                 for name, value in message["headers"]:
                     own_headers.pop(name.lower(), None)
                     if name.lower() == b"x-request-id" and _LOGGED_ID.fullmatch(value):
@@ -114,7 +114,7 @@ class Envelope:
         LOGGER.info(text, line)
 
 
-class Failures:
+class ErrorAnswers:
     """An ASGI middleware that answers unexpected errors, and requests on too many connections.
 
     It is inside the CORS middleware, so that web pages can read these answers too.
@@ -132,17 +132,17 @@ class Failures:
             await self._app(scope, receive, send)
             return
         if scope["state"].get(CROWDED_KEY):
-            await _crowded_response()(scope, receive, send)
+            await _too_many_connections_response()(scope, receive, send)
             return
         has_started = False
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record_start(message: Message) -> None:
             nonlocal has_started
             has_started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record_start)
         except ClientDisconnect:
             pass
         except Exception as error:
@@ -151,7 +151,7 @@ class Failures:
                 await error_answer(engine_error)(scope, receive, send)
 
 
-def _crowded_response() -> Response:
+def _too_many_connections_response() -> Response:
     error = ServiceUnavailableError("The server has too many connections. Please try again in 1s.")
     error.retry_after = 1.0
     response = error_answer(error)

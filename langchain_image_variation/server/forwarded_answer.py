@@ -50,7 +50,7 @@ class ForwardedAnswer(Response):
         headers: The headers that are sent there.
         timeouts: The limits of httpcore, in seconds.
         upload_timeout: How many seconds the client may pause while it sends the body.
-        running: The answers in progress. This one is among them while it is.
+        running: The answers in progress. This one adds itself while it is.
     """
 
     def __init__(

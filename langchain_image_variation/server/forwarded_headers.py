@@ -47,12 +47,12 @@ _NOT_FOR_THE_CLIENT_PREFIXES = (b"access-control-",)
 
 
 def request_headers(scope: Scope, *, host: bytes, via: str, account: Headers | None) -> Headers:
-    """Return the headers that are sent to the upstream.
+    """Return the headers to send to the upstream.
 
     Args:
         scope: The client's request.
         host: The upstream's name.
-        via: The name by which this server marks requests (RFC 9110, section 7.6.3).
+        via: The name that this server marks requests with (RFC 9110, section 7.6.3).
         account: The headers that replace the client's key and account, or None to keep these.
     """
     headers = [(b"host", host)]

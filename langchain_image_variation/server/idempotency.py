@@ -22,7 +22,7 @@ QueuePlace = Callable[[], AbstractContextManager[object]]
 
 MAX_KEY_LENGTH = 255
 DAY = 24 * 3600.0
-"""The longest time for which an answer is remembered, in seconds."""
+"""How long an answer is remembered at most, in seconds."""
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """The maximum size of all answers that a server remembers in memory together, in bytes."""
@@ -136,7 +136,7 @@ class Idempotency:
             answer.finished_event.set()
 
     def _fill(self, answer: Answer, recorded_answer: RecordedAnswer) -> None:
-        """Let an answer be one that another process has recorded.
+        """Use an answer that another process has recorded.
 
         Raises:
             ConflictError: If that one is the answer to a different request.

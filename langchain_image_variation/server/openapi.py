@@ -19,7 +19,7 @@ _ERRORS = {
     "405": "Method not allowed.",
     "408": "The body took too long to arrive.",
     "409": "The Idempotency-Key was used for a different request.",
-    "413": "The body is longer than that of any valid request.",
+    "413": "The body is longer than any valid request.",
     "416": "The range starts beyond the end of the image.",
     "429": "The queue is full.",
     "500": "The engine or the server failed.",

@@ -16,7 +16,7 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 def playground_page(
     options: Mapping[str, object], *, requires_key: bool
 ) -> tuple[str, dict[str, str]]:
-    """Return the page, and headers with which a browser runs only the page's own script.
+    """Return the page, and headers that let a browser run only the page's own script.
 
     Args:
         options: The engine's options that a request may set, with their current values. The page

@@ -63,7 +63,7 @@ class StoredFile(NamedTuple):
 
 
 class StoreFolder:
-    """A folder of files, which are kept until they expire or there is no more room for them.
+    """A folder that keeps files until they expire or it runs out of room.
 
     The mtime of each file is its expiry time, so servers with different settings can share a
     folder. Files are written atomically. Expired files are removed from time to time. If the files

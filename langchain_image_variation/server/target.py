@@ -24,8 +24,8 @@ def with_origin_form(scope: Scope) -> Scope:
 
     Raises:
         InvalidRequestError: If the target names another host than the `Host` header. By the RFC,
-            the target counts. But a proxy or another server in between may have decided by the
-            header, so the request is refused.
+            the target counts. But a proxy on the way may have decided by the header, so the request
+            is refused.
     """
     root_path = scope.get("root_path", "")
     target = (scope.get("raw_path") or b"").removeprefix(root_path.encode())

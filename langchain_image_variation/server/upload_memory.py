@@ -13,7 +13,7 @@ from langchain_image_variation.exceptions import RateLimitError
 __all__ = ["DEFAULT_TOTAL_UPLOAD_BYTES", "MemoryReservation", "UploadMemory"]
 
 DEFAULT_TOTAL_UPLOAD_BYTES = 256 * 1024 * 1024
-"""Room for 32 of the longest bodies, of which one client gets 16."""
+"""Room for 32 of the longest bodies. One client gets room for at most 16."""
 
 _RETRY_SECONDS = 5.0
 
@@ -32,8 +32,8 @@ class MemoryReservation:
 class UploadMemory:
     """Shares the memory for uploads, from their first byte to their answer.
 
-    An upload that does not fit waits, and its client cannot send more meanwhile. The memory for an
-    upload is reserved in full before it is read, so that uploads never wait for each other halfway.
+    An upload that does not fit waits, and its client cannot send more until then. All memory for an
+    upload is reserved before it is read, so that uploads never wait for each other halfway.
     One client gets at most half of the memory.
 
     Args:

@@ -55,8 +55,8 @@ WRITE_SECONDS = 60.0
 MODELS_SECONDS = 5.0
 """How long the upstream's list of models may take. The server's own models wait for it."""
 MAX_MODELS_BYTES = 4 * 1024 * 1024
-"""The maximum length of the upstream's list of models, in bytes. The vendor's takes 20 KB, and that
-of a gateway with hundreds of models less than 1 MB."""
+"""The maximum length of the upstream's list of models, in bytes. The vendor's takes 20 KB. A
+gateway with hundreds of models needs less than 1 MB."""
 _NOT_FOR_MODELS = frozenset(
     {
         # Compressed, a short list could expand to gigabytes.
@@ -97,7 +97,7 @@ class Upstream:
         self._address = UpstreamAddress(url)
         self.url = str(self._address.url)
         """The server."""
-        self._account = _account(api_key, access)
+        self._account_headers = _account_headers(api_key, access)
         self._timeout = check_seconds("upstream_timeout", timeout)
         self._timeouts = {
             "connect": min(CONNECT_SECONDS, self._timeout),
@@ -162,7 +162,7 @@ class Upstream:
         try:
             with anyio.fail_after(MODELS_SECONDS):
                 body = await self._read_models(request)
-            return _merged_models(models, body)
+            return _merge_models(models, body)
         except CONNECTION_ERRORS as error:
             reason = connection_error(error, self._timeout).message
         except TimeoutError:
@@ -189,7 +189,7 @@ class Upstream:
 
     def _headers(self, request: Request) -> list[tuple[bytes, bytes]]:
         return request_headers(
-            request.scope, host=self._address.host, via=self._via, account=self._account
+            request.scope, host=self._address.host, via=self._via, account=self._account_headers
         )
 
     async def _read_models(self, request: Request) -> bytes:
@@ -225,7 +225,7 @@ class _NoModelsError(Exception):
     """The upstream sent no list of models. The message says why, for the log."""
 
 
-def _merged_models(models: list[dict[str, object]], body: bytes) -> Response:
+def _merge_models(models: list[dict[str, object]], body: bytes) -> Response:
     """Return the answer with our models, and then those in the upstream's list.
 
     Raises:
@@ -241,8 +241,10 @@ def _merged_models(models: list[dict[str, object]], body: bytes) -> Response:
         raise _NoModelsError("The upstream's answer is not a list of models.") from None
 
 
-def _account(api_key: str | SecretStr | None, access: Access) -> list[tuple[bytes, bytes]] | None:
-    """Return the headers that replace those with which clients name their account, or None."""
+def _account_headers(
+    api_key: str | SecretStr | None, access: Access
+) -> list[tuple[bytes, bytes]] | None:
+    """Return the headers that replace the clients' keys and accounts, or None to keep these."""
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
     if key is None:
         return [] if access.requires_key else None

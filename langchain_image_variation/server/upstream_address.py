@@ -53,7 +53,7 @@ class UpstreamAddress:
         """The value of the header `Host`."""
 
     def for_scope(self, scope: Scope) -> httpcore.URL | None:
-        """Return the address to which a request is forwarded.
+        """Return the address that a request is forwarded to.
 
         Returns:
             The address, or None if the path is not below `/v1/`, or if a server could read it as a

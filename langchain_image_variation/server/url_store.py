@@ -33,11 +33,11 @@ from langchain_image_variation.server.store import (
 )
 from langchain_image_variation.server.url_answers import ANSWER_NAME, MAX_ANSWER_SECONDS, URLAnswers
 
-__all__ = ["MAX_BYTES_IN_SENDING", "URLStore"]
+__all__ = ["MAX_OPEN_BYTES", "URLStore"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 
-MAX_BYTES_IN_SENDING = 256 * 1024 * 1024
+MAX_OPEN_BYTES = 256 * 1024 * 1024
 """The maximum total size of the images that a server sends from a URL at the same time, in bytes.
 An image stays in memory until its client has read it. 256 MiB are 60 of the longest images."""
 _IMAGE_NAME = re.compile(r"([0-9]{15})-[0-9a-f]{64}\.png")
@@ -67,7 +67,7 @@ class URLStore(ImageStore):
         signing_key: Signs URLs and answers. All servers need the same.
         ttl: For how many seconds a URL works.
         max_bytes: The maximum total size of the files in the store, in bytes.
-        max_bytes_in_sending: The maximum total size of the images that are open, in bytes.
+        max_open_bytes: The maximum total size of the images that are open, in bytes.
 
     Raises:
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
@@ -84,7 +84,7 @@ class URLStore(ImageStore):
         signing_key: str,
         ttl: float,
         max_bytes: int,
-        max_bytes_in_sending: int = MAX_BYTES_IN_SENDING,
+        max_open_bytes: int = MAX_OPEN_BYTES,
     ) -> None:
         super().__init__(ttl=ttl)
         if has_password(url):
@@ -111,8 +111,8 @@ class URLStore(ImageStore):
         self._scan_lock = threading.Lock()
         self._free_bytes = 0
         self._next_scan = 0.0
-        self._max_bytes_in_sending = max_bytes_in_sending
-        self._bytes_in_sending = 0
+        self._max_open_bytes = max_open_bytes
+        self._open_bytes = 0
         self._has_failed = False
         self._next_probe = 0.0
         files = self.shared_files.get()
@@ -160,7 +160,7 @@ class URLStore(ImageStore):
         """Before a file is written, remove expired files, and the oldest ones if the store is full.
 
         Raises:
-            Exception: That of the file system, if it cannot be listed.
+            Exception: The file system's own, if it cannot be listed.
         """
         if self._take_room(length):
             return
@@ -200,14 +200,14 @@ class URLStore(ImageStore):
             LOGGER.warning("The content of a file of the store was replaced: %s", file_name)
             return None
         with self._lock:
-            if self._bytes_in_sending + len(data) > self._max_bytes_in_sending:
+            if self._open_bytes + len(data) > self._max_open_bytes:
                 raise _busy_error("The server is sending too many images at once.")
-            self._bytes_in_sending += len(data)
+            self._open_bytes += len(data)
         return _OpenImage(data, self._release), len(data)
 
     def _release(self, length: int) -> None:
         with self._lock:
-            self._bytes_in_sending -= length
+            self._open_bytes -= length
 
     def _check_writing(self) -> None:
         """If the last write failed, check whether a file can be written now.
@@ -234,7 +234,7 @@ class URLStore(ImageStore):
         The caller holds `_scan_lock`, so that waiting threads do not list the files again.
 
         Raises:
-            Exception: That of the file system, if it cannot be listed.
+            Exception: The file system's own, if it cannot be listed.
         """
         files = self.shared_files.get()
         with self._lock:

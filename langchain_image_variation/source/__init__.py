@@ -149,7 +149,7 @@ def load_source(
     data, default_name = read_source(source, urls)
     name = name or default_name
     if data.startswith(chunks.SIGNATURE):
-        return _from_png(data, fit, name)
+        return _load_png(data, fit, name)
     if fit == "strict":
         _check_strictly(data)
     with _open_supported(data) as image:
@@ -170,7 +170,7 @@ def open_source(data: bytes) -> Image.Image:
     return _open_supported(data)
 
 
-def _from_png(data: bytes, fit: Fit, name: str) -> Source:
+def _load_png(data: bytes, fit: Fit, name: str) -> Source:
     visible_chunks = VisibleChunks(data)
     if fit == "strict":
         _check_strictly(data)
@@ -218,7 +218,7 @@ def _open_supported(data: bytes) -> Image.Image:
     """Open an image in a supported format without decoding it, unless that takes too much work."""
     format = recognize_supported(data)
     if format is None:
-        raise _unsupported(data)
+        raise _unsupported_error(data)
     with translate_decoder_errors(
         lambda: SourceError(
             f"This {format} file is corrupt, or of an unsupported kind. Export the image as PNG or "
@@ -233,7 +233,7 @@ def _open_supported(data: bytes) -> Image.Image:
             ) from None
 
 
-def _unsupported(data: bytes) -> SourceError:
+def _unsupported_error(data: bytes) -> SourceError:
     """Return the error for a file in a format that is unknown or not supported."""
     format = recognize_unsupported(data)
     if format is None:

@@ -52,13 +52,13 @@ def read_source(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
     if isinstance(source, bytes | bytearray | memoryview):
         return _check_length(bytes(source)), "image"
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return _from_data_url(source), "image"
+        return _read_data_url(source), "image"
     if isinstance(source, str) and _URL.match(source):
-        return _from_url(source, urls)
+        return _fetch_url(source, urls)
     if isinstance(source, str | os.PathLike):
         return read_file(source)
     if hasattr(source, "read"):
-        return _from_open_file(cast(IO[bytes], source))
+        return _read_open_file(cast(IO[bytes], source))
     raise SourceError(
         "image must be a path, bytes, an open binary file, a data: URL or a PIL image, "
         f"got {type(source).__name__}."
@@ -128,7 +128,7 @@ def read_stored_file(
     return _check_length(data), printable_stem(name)
 
 
-def _from_open_file(file: IO[bytes]) -> tuple[bytes, str]:
+def _read_open_file(file: IO[bytes]) -> tuple[bytes, str]:
     parts: list[bytes] = []
     remaining = MAX_SOURCE_BYTES + 1
     # An unbuffered file may return fewer bytes than requested.
@@ -146,7 +146,7 @@ def _from_open_file(file: IO[bytes]) -> tuple[bytes, str]:
     return _check_length(b"".join(parts)), printable_stem(getattr(file, "name", ""))
 
 
-def _from_data_url(url: str) -> bytes:
+def _read_data_url(url: str) -> bytes:
     """Decode a `data:` URL (RFC 2397), in base64 or percent-encoded."""
     start = url.find(",") + 1
     if start == 0:
@@ -189,7 +189,7 @@ _PIECE = 65_536
 _WHITE_SPACE = string.whitespace.encode("ascii")
 
 
-def _from_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
+def _fetch_url(url: str, urls: "URLPolicy | None") -> tuple[bytes, str]:
     if urls is None:
         raise SourceError(
             "URLs are not fetched by default.",

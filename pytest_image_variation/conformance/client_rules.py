@@ -24,14 +24,14 @@ _SMALL: dict[str, Any] = {"size": "256x256", "response_format": "b64_json"}
 # Requests...
 
 
-def _sends(probe: ClientProbe) -> None:
+def _check_method_and_path(probe: ClientProbe) -> None:
     call = probe.call(**_SMALL)
     requests = [f"{request.method} {request.path}" for request in call.requests]
     if f"POST {_PATH}" not in requests:
         raise Violation(f"it sent {', '.join(requests) or 'nothing'}")
 
 
-def _image(probe: ClientProbe) -> None:
+def _check_image(probe: ClientProbe) -> None:
     image = probe.call(**_SMALL).posts[0].image
     if image is None:
         raise Violation("there is no such part")
@@ -46,24 +46,24 @@ def _sent_image(probe: ClientProbe) -> SentImage:
     return image
 
 
-def _keeps_bytes(probe: ClientProbe) -> None:
+def _check_image_bytes(probe: ClientProbe) -> None:
     original = SentImage.from_part(Part("image", make_image("rgb.png")))
     if _sent_image(probe).sha256 != original.sha256:
         raise Violation("the server received other bytes")
 
 
-def _part_type(probe: ClientProbe) -> None:
+def _check_part_type(probe: ClientProbe) -> None:
     kind = _sent_image(probe).content_type
     if kind != "image/png":
         raise Violation(f"it is {kind}")
 
 
-def _key(probe: ClientProbe) -> None:
+def _check_key(probe: ClientProbe) -> None:
     if not probe.call(**_SMALL).posts[0].has_key:
         raise Violation("there is none")
 
 
-def _only_known_fields(probe: ClientProbe) -> None:
+def _check_unknown_fields(probe: ClientProbe) -> None:
     fields = probe.call(**_SMALL, n=1, user="jane").posts[0].fields
     others = sorted(fields.keys() - _FIELDS)
     if others:
@@ -113,7 +113,7 @@ def _size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def _no_key_elsewhere(probe: ClientProbe) -> None:
+def _check_key_in_downloads(probe: ClientProbe) -> None:
     call = probe.call(size="256x256", response_format="url")
     downloads = [request for request in call.requests if request.method == "GET"]
     if not downloads:
@@ -132,7 +132,7 @@ def _raises(fault: str) -> Callable[[ClientProbe], None]:
     return check
 
 
-def _raises_for_expired_url(probe: ClientProbe) -> None:
+def _check_error_for_expired_url(probe: ClientProbe) -> None:
     call = probe.require_error("url_expired", response_format="url")
     if not any(request.method == "GET" for request in call.requests):
         skip("The client downloaded no URL; see client-url.")
@@ -151,7 +151,7 @@ def _retries(fault: str) -> Callable[[ClientProbe], None]:
     return lambda probe: _require_all_images(probe.call(fault=fault, **_SMALL), 1)
 
 
-def _retries_unchanged(probe: ClientProbe) -> None:
+def _check_retry(probe: ClientProbe) -> None:
     posts = probe.call(fault="rate_limit", n=2, user="jane", **_SMALL).posts
     if len(posts) < 2:
         skip("The client does not retry; see client-again-rate-limit.")
@@ -160,13 +160,13 @@ def _retries_unchanged(probe: ClientProbe) -> None:
         raise Violation("the second request is different")
 
 
-def _message(probe: ClientProbe) -> None:
+def _check_message(probe: ClientProbe) -> None:
     call = _failed_call(probe, "content_refused")
     if "safety system" not in str(call.error):
         raise Violation(f"{call.error}"[:300])
 
 
-def _key_not_shown(probe: ClientProbe) -> None:
+def _check_key_in_errors(probe: ClientProbe) -> None:
     call = _failed_call(probe, "wrong_key")
     if call.api_key in f"{call.error} {call.error!r}":
         raise Violation("the error contains the key")
@@ -180,7 +180,7 @@ def _failed_call(probe: ClientProbe, fault: str) -> Call:
     return call.require_requests()
 
 
-def _at_once(probe: ClientProbe) -> None:
+def _check_concurrency(probe: ClientProbe) -> None:
     counts = [index % 3 + 1 for index in range(_CONCURRENT)]
     with ThreadPoolExecutor(_CONCURRENT) as pool:
         calls = list(pool.map(lambda n: probe.call(n=n, **_SMALL), counts))
@@ -218,16 +218,23 @@ def _faults() -> Iterator[Rule[ClientProbe]]:
 
 
 RULES: tuple[Rule[ClientProbe], ...] = (
-    Rule("client-asks", "MUST", "It sends POST /images/variations below the base URL.", _sends),
-    Rule("client-picture", "MUST", "The image is the file part image, and is legal.", _image),
-    Rule("client-picture-unchanged", "SHOULD", "A legal image is sent unchanged.", _keeps_bytes),
-    Rule("client-part-type", "SHOULD", "The image is sent as image/png.", _part_type),
-    Rule("client-key", "MUST", "The key is sent in the header Authorization.", _key),
+    Rule(
+        "client-asks",
+        "MUST",
+        "It sends POST /images/variations below the base URL.",
+        _check_method_and_path,
+    ),
+    Rule("client-picture", "MUST", "The image is the file part image, and is legal.", _check_image),
+    Rule(
+        "client-picture-unchanged", "SHOULD", "A legal image is sent unchanged.", _check_image_bytes
+    ),
+    Rule("client-part-type", "SHOULD", "The image is sent as image/png.", _check_part_type),
+    Rule("client-key", "MUST", "The key is sent in the header Authorization.", _check_key),
     Rule(
         "client-fields",
         "MUST",
         "It sends no field that is not in the contract.",
-        _only_known_fields,
+        _check_unknown_fields,
     ),
     Rule("client-n", "MUST", "It sends n.", _sends_field("n", 2)),
     Rule("client-size", "MUST", "It sends size.", _sends_field("size", "512x512")),
@@ -260,23 +267,25 @@ RULES: tuple[Rule[ClientProbe], ...] = (
         "client-no-key-elsewhere",
         "MUST",
         "It does not send the key to the URL of an image.",
-        _no_key_elsewhere,
+        _check_key_in_downloads,
     ),
     *_faults(),
     Rule(
         "client-raises-url-expired",
         "MUST",
         "The client raises an error for an expired URL.",
-        _raises_for_expired_url,
+        _check_error_for_expired_url,
     ),
     Rule(
         "client-the-same-again",
         "MUST",
         "A retry is the same request, including the image.",
-        _retries_unchanged,
+        _check_retry,
     ),
-    Rule("client-message", "SHOULD", "An error contains the server's message.", _message),
-    Rule("client-key-not-shown", "MUST", "No error contains the key.", _key_not_shown),
-    Rule("client-at-once", "MUST", "Concurrent calls do not mix up their images.", _at_once),
+    Rule("client-message", "SHOULD", "An error contains the server's message.", _check_message),
+    Rule("client-key-not-shown", "MUST", "No error contains the key.", _check_key_in_errors),
+    Rule(
+        "client-at-once", "MUST", "Concurrent calls do not mix up their images.", _check_concurrency
+    ),
 )
 """All rules of this module."""

@@ -80,16 +80,16 @@ class EngineProbe:
         return CreateImageVariationRequest.model_validate({**defaults, **fields})
 
     def outcomes(
-        self, *requests: CreateImageVariationRequest, at_once: bool = False
+        self, *requests: CreateImageVariationRequest, is_concurrent: bool = False
     ) -> Sequence[object]:
         """Send requests, and return what the engine returns or raises for each of them.
 
         Args:
             *requests: The requests.
-            at_once: Whether to send all of them at the same time.
+            is_concurrent: Whether to send all of them at the same time.
         """
         self._last_requests = requests
-        return self._runner.run(self._call_all(requests, at_once))
+        return self._runner.run(self._call_all(requests, is_concurrent))
 
     def response(self, name: str = "rgb.png", **fields: Any) -> ImagesResponse:
         """Return the response to a request, which is sent only the first time.
@@ -141,9 +141,9 @@ class EngineProbe:
             raise Violation(f"{type(error).__name__}: {error.message}") from None
 
     async def _call_all(
-        self, requests: Sequence[CreateImageVariationRequest], at_once: bool
+        self, requests: Sequence[CreateImageVariationRequest], is_concurrent: bool
     ) -> list[object]:
-        if at_once:
+        if is_concurrent:
             return list(await asyncio.gather(*map(self._call, requests)))
         return [await self._call(request) for request in requests]
 

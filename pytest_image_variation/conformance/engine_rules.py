@@ -21,17 +21,17 @@ __all__ = ["RULES"]
 _CONCURRENT = 4
 
 
-def _returns(probe: EngineProbe) -> None:
+def _check_return_type(probe: EngineProbe) -> None:
     probe.response()
 
 
-def _count(probe: EngineProbe, n: int) -> None:
+def _check_count(probe: EngineProbe, n: int) -> None:
     count = len(probe.response(n=n).data)
     if count != n:
         raise Violation(f"{count} for n={n}")
 
 
-def _size(size: str, probe: EngineProbe) -> None:
+def _check_size(size: str, probe: EngineProbe) -> None:
     if size not in probe.capabilities.sizes:
         skip(f"The size {size} is not among the engine's capabilities.")
     for data in probe.images(probe.response(size=size)):
@@ -40,7 +40,7 @@ def _size(size: str, probe: EngineProbe) -> None:
             raise Violation(f"{actual}")
 
 
-def _png(probe: EngineProbe) -> None:
+def _check_png(probe: EngineProbe) -> None:
     for data in probe.images(probe.response()):
         format = _format_and_size(data)[0]
         if format != "PNG":
@@ -58,7 +58,7 @@ def _format_and_size(data: bytes) -> tuple[str | None, str | None]:
         return None, None
 
 
-def _response_format(probe: EngineProbe, expected: str, other: str) -> None:
+def _check_response_format(probe: EngineProbe, expected: str, other: str) -> None:
     if not getattr(probe.capabilities, expected):
         skip(f"{expected} is not among the engine's capabilities.")
     for entry in probe.response(response_format=expected).data:
@@ -68,18 +68,18 @@ def _response_format(probe: EngineProbe, expected: str, other: str) -> None:
             raise Violation(f"an entry also has {other}")
 
 
-def _url_downloads(probe: EngineProbe) -> None:
+def _check_url(probe: EngineProbe) -> None:
     if not probe.capabilities.url:
         skip("url is not among the engine's capabilities.")
     probe.images(probe.response(response_format="url"))
 
 
-def _has_created(probe: EngineProbe) -> None:
+def _check_created(probe: EngineProbe) -> None:
     if probe.response().created is None:
         raise Violation("there is none")
 
 
-def _distinct(probe: EngineProbe) -> None:
+def _check_distinctness(probe: EngineProbe) -> None:
     n = min(3, probe.capabilities.max_n)
     if n == 1:
         skip("n=2 is not among the engine's capabilities.")
@@ -89,25 +89,25 @@ def _distinct(probe: EngineProbe) -> None:
 
 
 def _takes(id: str, level: Level, name: str, text: str) -> Rule[EngineProbe]:
-    return Rule(f"engine-takes-{id}", level, text, lambda probe: _accepts(probe, name))
+    return Rule(f"engine-takes-{id}", level, text, lambda probe: _check_acceptance(probe, name))
 
 
-def _accepts(probe: EngineProbe, name: str) -> None:
+def _check_acceptance(probe: EngineProbe, name: str) -> None:
     probe.response(name)
 
 
-def _user(probe: EngineProbe) -> None:
+def _check_user(probe: EngineProbe) -> None:
     probe.response(user="conformance \u00e9")
 
 
-def _own_errors(probe: EngineProbe) -> None:
+def _check_error_for_bad_image(probe: EngineProbe) -> None:
     (outcome,) = probe.outcomes(probe.request("broken-pixels.png"))
     # An engine that does not read the pixels may succeed.
     if isinstance(outcome, Exception) and not isinstance(outcome, ImageVariationError):
         probe.fail(outcome)
 
 
-def _model(probe: EngineProbe) -> None:
+def _check_model(probe: EngineProbe) -> None:
     (outcome,) = probe.outcomes(probe.request(model="conformance-no-such-model"))
     if isinstance(outcome, ImagesResponse):
         raise Violation("it returned images; call check_model(request.model, self.models)")
@@ -115,7 +115,7 @@ def _model(probe: EngineProbe) -> None:
         probe.fail(outcome)
 
 
-def _same_again(probe: EngineProbe) -> None:
+def _check_repetition(probe: EngineProbe) -> None:
     if not probe.deterministic:
         skip("The engine is not declared deterministic.")
     request = probe.request()
@@ -127,7 +127,7 @@ def _same_again(probe: EngineProbe) -> None:
         raise Violation("the second response has other bytes")
 
 
-def _first_is_the_same(probe: EngineProbe) -> None:
+def _check_first_image(probe: EngineProbe) -> None:
     if not probe.deterministic or probe.capabilities.max_n == 1:
         skip("The engine is not declared deterministic, or returns only one image.")
     outcomes = probe.outcomes(probe.request(), probe.request(n=2))
@@ -136,19 +136,19 @@ def _first_is_the_same(probe: EngineProbe) -> None:
         raise Violation("the first of two images is different")
 
 
-def _depends_on_image(probe: EngineProbe) -> None:
+def _check_dependence_on_image(probe: EngineProbe) -> None:
     outcomes = probe.outcomes(probe.request(), probe.request("2048.png"))
     first, second = (probe.images(probe.require_response(outcome)) for outcome in outcomes)
     if first == second:
         raise Violation("two different images have the same variation")
 
 
-def _no_copy(probe: EngineProbe) -> None:
+def _check_difference_from_source(probe: EngineProbe) -> None:
     if make_image("256.png") in probe.images(probe.response("256.png")):
         raise Violation("it is the source image")
 
 
-def _at_once(probe: EngineProbe) -> None:
+def _check_concurrency(probe: EngineProbe) -> None:
     max_n = probe.capabilities.max_n
     counts = [index % min(3, max_n) + 1 for index in range(_CONCURRENT)]
     names = ["rgb.png", "256.png"] * (_CONCURRENT // 2)
@@ -157,7 +157,7 @@ def _at_once(probe: EngineProbe) -> None:
         for index, (name, n) in enumerate(zip(names, counts, strict=True))
     ]
     responses = [
-        probe.require_response(outcome) for outcome in probe.outcomes(*requests, at_once=True)
+        probe.require_response(outcome) for outcome in probe.outcomes(*requests, is_concurrent=True)
     ]
     actual = [len(response.data) for response in responses]
     if actual != counts:
@@ -179,79 +179,88 @@ def _sizes() -> Iterator[Rule[EngineProbe]]:
             f"engine-size-{size}",
             "MUST",
             f"For {size}, each image has exactly that size.",
-            partial(_size, size),
+            partial(_check_size, size),
         )
 
 
 RULES: tuple[Rule[EngineProbe], ...] = (
-    Rule("engine-returns", "MUST", "It returns an ImagesResponse.", _returns),
-    Rule("engine-n-one", "MUST", "For n=1, there is one image.", lambda probe: _count(probe, 1)),
+    Rule("engine-returns", "MUST", "It returns an ImagesResponse.", _check_return_type),
+    Rule(
+        "engine-n-one", "MUST", "For n=1, there is one image.", lambda probe: _check_count(probe, 1)
+    ),
     Rule(
         "engine-n-most",
         "MUST",
         "For the largest n, there are that many images.",
-        lambda probe: _count(probe, probe.capabilities.max_n),
+        lambda probe: _check_count(probe, probe.capabilities.max_n),
     ),
     *_sizes(),
-    Rule("engine-png", "MUST", "Each image is a PNG that can be decoded.", _png),
+    Rule("engine-png", "MUST", "Each image is a PNG that can be decoded.", _check_png),
     Rule(
         "engine-b64",
         "MUST",
         "For b64_json, each entry has only b64_json.",
-        lambda probe: _response_format(probe, "b64_json", "url"),
+        lambda probe: _check_response_format(probe, "b64_json", "url"),
     ),
     Rule(
         "engine-url",
         "MUST",
         "For url, each entry has only url. An engine without a server returns data: URLs.",
-        lambda probe: _response_format(probe, "url", "b64_json"),
+        lambda probe: _check_response_format(probe, "url", "b64_json"),
     ),
-    Rule("engine-url-read", "MUST", "An image returned as url can be read.", _url_downloads),
-    Rule("engine-created", "MUST", "The response has created, the time of creation.", _has_created),
-    Rule("engine-distinct", "SHOULD", "The images in one response differ.", _distinct),
+    Rule("engine-url-read", "MUST", "An image returned as url can be read.", _check_url),
+    Rule(
+        "engine-created", "MUST", "The response has created, the time of creation.", _check_created
+    ),
+    Rule("engine-distinct", "SHOULD", "The images in one response differ.", _check_distinctness),
     _takes("rgba", "MUST", "rgba.png", "It accepts images with an alpha channel."),
     _takes("grey", "MUST", "grey.png", "It accepts grayscale images."),
     _takes("palette", "MUST", "palette.png", "It accepts images with a palette."),
     _takes("sixteen-bit", "MUST", "sixteen-bit.png", "It accepts 16 bits per sample."),
     _takes("one-pixel", "MUST", "one-pixel.png", "It accepts an image of one pixel."),
     _takes("2048", "MUST", "2048.png", "It accepts an image larger than the requested size."),
-    Rule("engine-user", "MUST", "user can be any text.", _user),
+    Rule("engine-user", "MUST", "user can be any text.", _check_user),
     Rule(
         "engine-own-errors",
         "MUST",
         "An image that cannot be decoded raises an ImageVariationError, and no other error.",
-        _own_errors,
+        _check_error_for_bad_image,
     ),
     Rule(
         "engine-model",
         "SHOULD",
         "An unknown model raises a ModelNotFoundError, and is not replaced by another.",
-        _model,
+        _check_model,
     ),
     Rule(
         "engine-same-again",
         "MUST",
         "If it is declared deterministic, the same request gets the same bytes again.",
-        _same_again,
+        _check_repetition,
     ),
     Rule(
         "engine-first-the-same",
         "SHOULD",
         "If it is declared deterministic, the first image does not depend on n.",
-        _first_is_the_same,
+        _check_first_image,
     ),
     Rule(
         "engine-follows",
         "SHOULD",
         "Different images have different variations.",
-        _depends_on_image,
+        _check_dependence_on_image,
     ),
-    Rule("engine-no-copy", "SHOULD", "A variation is not the source image.", _no_copy),
+    Rule(
+        "engine-no-copy",
+        "SHOULD",
+        "A variation is not the source image.",
+        _check_difference_from_source,
+    ),
     Rule(
         "engine-at-once",
         "MUST",
         f"Each of {_CONCURRENT} concurrent requests gets its own images, as many as it requested.",
-        _at_once,
+        _check_concurrency,
     ),
 )
 """All rules of this module."""

@@ -48,19 +48,19 @@ def _error(response: ProbeResponse) -> Mapping[str, object]:
     return response.error
 
 
-def _content_type(probe: ServerProbe) -> None:
+def _check_content_type(probe: ServerProbe) -> None:
     response = _refusal(probe)
     kind = response.headers.get("content-type", "none")
     is_json = kind.partition(";")[0].strip().lower() == "application/json"
     response.require(is_json, lambda: f"it is {response.quote(kind)}")
 
 
-def _envelope(probe: ServerProbe) -> None:
+def _check_envelope(probe: ServerProbe) -> None:
     response = _refusal(probe)
     response.require(response.error is not None, lambda: str(response))
 
 
-def _message(probe: ServerProbe) -> None:
+def _check_message(probe: ServerProbe) -> None:
     response = _refusal(probe)
     message = _error(response).get("message")
     response.require(
@@ -68,26 +68,26 @@ def _message(probe: ServerProbe) -> None:
     )
 
 
-def _type(probe: ServerProbe) -> None:
+def _check_type(probe: ServerProbe) -> None:
     require_service(probe)
     response = _refusal(probe)
     type_ = _error(response).get("type")
     response.require(type_ == "invalid_request_error", lambda: f"type is {response.quote(type_)}")
 
 
-def _all_keys(probe: ServerProbe) -> None:
+def _check_keys(probe: ServerProbe) -> None:
     response = _refusal(probe)
     missing = [key for key in _KEYS if key not in _error(response)]
     response.require(not missing, f"it lacks {', '.join(missing)}")
 
 
-def _null(probe: ServerProbe) -> None:
+def _check_empty_keys(probe: ServerProbe) -> None:
     response = _refusal(probe)
     empty = [key for key in _KEYS if _error(response).get(key) == ""]
     response.require(not empty, f"{', '.join(empty)} is an empty string")
 
 
-def _only_error(probe: ServerProbe) -> None:
+def _check_other_keys(probe: ServerProbe) -> None:
     response = _refusal(probe)
     _error(response)
     others = sorted(response.json.keys() - {"error"})
@@ -104,19 +104,19 @@ def _names_param(param: str, value: str) -> Rule[ServerProbe]:
     return Rule(f"error-param-{param.replace('_', '-')}", "SHOULD", text, check)
 
 
-def _names_image(probe: ServerProbe) -> None:
+def _check_param_of_image(probe: ServerProbe) -> None:
     response = _refusal_of(probe, image="photo.jpg", user="conformance-error")
     param = response.parsed_error.param
     response.require(param == "image", lambda: f"param is {response.quote(param)}")
 
 
-def _image_code(probe: ServerProbe) -> None:
+def _check_image_code(probe: ServerProbe) -> None:
     response = _refusal_of(probe, image="photo.jpg", user="conformance-error")
     code = response.parsed_error.code
     response.require(code == "invalid_image_format", lambda: f"code is {response.quote(code)}")
 
 
-def _model_code(probe: ServerProbe) -> None:
+def _check_model_code(probe: ServerProbe) -> None:
     response = _refusal_of(probe, model="conformance-no-such-model-either")
     error = response.parsed_error
     is_right = error.code == "model_not_found" or (error.code, error.param) == (
@@ -126,12 +126,12 @@ def _model_code(probe: ServerProbe) -> None:
     response.require(is_right, lambda: f"code is {response.quote(error.code)}")
 
 
-def _request_id(probe: ServerProbe) -> None:
+def _check_request_id(probe: ServerProbe) -> None:
     response = _refusal(probe)
     response.require(bool(response.headers.get("x-request-id")), "there is none")
 
 
-def _final(probe: ServerProbe) -> None:
+def _check_finality(probe: ServerProbe) -> None:
     require_service(probe)
     response = _refusal(probe)
     retry = response.headers.get("x-should-retry", "")
@@ -139,14 +139,14 @@ def _final(probe: ServerProbe) -> None:
     response.require("retry-after" not in response.headers, "there is a retry-after")
 
 
-def _short(probe: ServerProbe) -> None:
+def _check_length_of_message(probe: ServerProbe) -> None:
     # A client's own text must not fill its log, or a page that shows the message.
     response = _refusal_of(probe, size="x" * 5000)
     length = len(response.parsed_error.message or "")
     response.require(length <= _LONGEST_MESSAGE, f"the message has {length:,} characters")
 
 
-def _no_internals(probe: ServerProbe) -> None:
+def _check_internals(probe: ServerProbe) -> None:
     response = probe.variation(image="cut-off.png", user="conformance-error")
     if response.status < 400:
         skip("The server accepts that request; see refuse-cut-off.")
@@ -155,13 +155,13 @@ def _no_internals(probe: ServerProbe) -> None:
     response.require(not internals, lambda: str(response))
 
 
-def _unknown_path(probe: ServerProbe) -> None:
+def _check_unknown_path(probe: ServerProbe) -> None:
     require_service(probe)
     request = replace(ProbeRequest("GET"), path="/images/conformance-no-such-address")
     probe.send(request).require_refusal(404)
 
 
-def _recovers(probe: ServerProbe) -> None:
+def _check_recovery(probe: ServerProbe) -> None:
     require_service(probe)
     for image in ("cut-off.png", "text.png", "empty.png"):
         probe.variation(image=image)
@@ -169,18 +169,28 @@ def _recovers(probe: ServerProbe) -> None:
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (
-    Rule("error-content-type", "MUST", "An error is application/json.", _content_type),
-    Rule("error-envelope", "MUST", 'The body of an error is {"error": {…}}.', _envelope),
-    Rule("error-message", "MUST", "An error has a message, a non-empty string.", _message),
+    Rule("error-content-type", "MUST", "An error is application/json.", _check_content_type),
+    Rule("error-envelope", "MUST", 'The body of an error is {"error": {…}}.', _check_envelope),
+    Rule("error-message", "MUST", "An error has a message, a non-empty string.", _check_message),
     Rule(
         "error-type",
         "MUST",
         "The error for an illegal request has the type invalid_request_error.",
-        _type,
+        _check_type,
     ),
-    Rule("error-all-keys", "SHOULD", "An error has message, type, param and code.", _all_keys),
-    Rule("error-null", "SHOULD", "Keys of an error without a value are null, not empty.", _null),
-    Rule("error-alone", "SHOULD", "The body of an error has nothing but the error.", _only_error),
+    Rule("error-all-keys", "SHOULD", "An error has message, type, param and code.", _check_keys),
+    Rule(
+        "error-null",
+        "SHOULD",
+        "Keys of an error without a value are null, not empty.",
+        _check_empty_keys,
+    ),
+    Rule(
+        "error-alone",
+        "SHOULD",
+        "The body of an error has nothing but the error.",
+        _check_other_keys,
+    ),
     _names_param("n", "99"),
     _names_param("size", "640x480"),
     _names_param("response_format", "jpeg"),
@@ -188,40 +198,45 @@ RULES: tuple[Rule[ServerProbe], ...] = (
         "error-param-image",
         "SHOULD",
         "The error for an illegal image has the param image.",
-        _names_image,
+        _check_param_of_image,
     ),
     Rule(
         "error-code-image",
         "SHOULD",
         "The error for an illegal image has the code invalid_image_format.",
-        _image_code,
+        _check_image_code,
     ),
     Rule(
         "error-code-model",
         "SHOULD",
         "An unknown model gets the code model_not_found, or invalid_value with the param model.",
-        _model_code,
+        _check_model_code,
     ),
-    Rule("error-request-id", "SHOULD", "An error has the header x-request-id.", _request_id),
+    Rule("error-request-id", "SHOULD", "An error has the header x-request-id.", _check_request_id),
     Rule(
         "error-final",
         "SHOULD",
         "The error for an illegal request does not tell clients to retry.",
-        _final,
+        _check_finality,
     ),
-    Rule("error-short", "SHOULD", "A message is short, whatever the request contains.", _short),
+    Rule(
+        "error-short",
+        "SHOULD",
+        "A message is short, whatever the request contains.",
+        _check_length_of_message,
+    ),
     Rule(
         "error-nothing-inside",
         "SHOULD",
         "An error shows no internals of the server, such as a traceback or a path.",
-        _no_internals,
+        _check_internals,
     ),
-    Rule("error-no-address", "SHOULD", "An unknown path gets a 404.", _unknown_path),
+    Rule("error-no-address", "SHOULD", "An unknown path gets a 404.", _check_unknown_path),
     Rule(
         "error-recovers",
         "MUST",
         "After corrupt images, legal requests still get images.",
-        _recovers,
+        _check_recovery,
     ),
 )
 """All rules of this module."""

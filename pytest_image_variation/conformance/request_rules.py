@@ -189,7 +189,7 @@ def _refused_fields() -> Iterator[Rule[ServerProbe]]:
         "refuse-n-above",
         "MUST",
         "n is at most 10, or the server's max_n: one more is refused, not reduced.",
-        _one_too_many,
+        _check_one_too_many,
     )
     for id, value, text in (
         ("size-other", "300x300", "size is one that the server supports: 300x300 is refused."),
@@ -233,7 +233,7 @@ def _refused_fields() -> Iterator[Rule[ServerProbe]]:
     )
 
 
-def _one_too_many(probe: ServerProbe) -> None:
+def _check_one_too_many(probe: ServerProbe) -> None:
     require_service(probe)
     n = probe.capabilities.max_n + 1
     response = probe.variation(n=str(n))
@@ -372,17 +372,17 @@ def _sizes() -> Iterator[Rule[ServerProbe]]:
             f"size-{size}",
             "MUST",
             f"size can be {size}, and each image then has exactly that size.",
-            partial(_has_size, size),
+            partial(_check_size, size),
         )
     yield Rule(
         "size-claimed",
         "MUST",
         "Other sizes in the server's capabilities are accepted, and images have exactly that size.",
-        _other_sizes,
+        _check_other_sizes,
     )
 
 
-def _has_size(size: str, probe: ServerProbe) -> None:
+def _check_size(size: str, probe: ServerProbe) -> None:
     if size not in probe.capabilities.sizes:
         skip(f"The size {size} is not among the server's capabilities.")
     require_service(probe)
@@ -391,26 +391,30 @@ def _has_size(size: str, probe: ServerProbe) -> None:
         response.require(image.size == size, f"data[{index}] is {image.size or 'not an image'}")
 
 
-def _other_sizes(probe: ServerProbe) -> None:
+def _check_other_sizes(probe: ServerProbe) -> None:
     others = [size for size in probe.capabilities.sizes if size not in SIZES]
     if not others:
         skip("The server's capabilities include no other size.")
     for size in others:
-        _has_size(size, probe)
+        _check_size(size, probe)
 
 
 def _counts() -> Iterator[Rule[ServerProbe]]:
-    yield Rule("n-one", "MUST", "n can be 1, and data then has 1 entry.", lambda p: _count(p, 1))
-    yield Rule("n-two", "MUST", "n can be 2, and data then has 2 entries.", lambda p: _count(p, 2))
+    yield Rule(
+        "n-one", "MUST", "n can be 1, and data then has 1 entry.", lambda p: _check_count(p, 1)
+    )
+    yield Rule(
+        "n-two", "MUST", "n can be 2, and data then has 2 entries.", lambda p: _check_count(p, 2)
+    )
     yield Rule(
         "n-most",
         "MUST",
         "n can be 10, or the server's max_n, and data then has that many entries.",
-        lambda probe: _count(probe, probe.capabilities.max_n),
+        lambda probe: _check_count(probe, probe.capabilities.max_n),
     )
 
 
-def _count(probe: ServerProbe, n: int) -> None:
+def _check_count(probe: ServerProbe, n: int) -> None:
     if n > probe.capabilities.max_n:
         skip(f"n={n} is not among the server's capabilities.")
     require_service(probe)

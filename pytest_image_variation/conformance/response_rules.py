@@ -51,7 +51,7 @@ def _base64_values(probe: ServerProbe, response: ProbeResponse) -> Iterator[tupl
         yield f"data[{index}].b64_json", entry.get("b64_json")
 
 
-def _status(probe: ServerProbe) -> None:
+def _check_status(probe: ServerProbe) -> None:
     response = probe.variation()
     hint = _hint(probe, response)
     if response.status != 200:
@@ -78,14 +78,14 @@ def _hint(probe: ServerProbe, response: ProbeResponse) -> str | None:
     return None
 
 
-def _content_type(probe: ServerProbe) -> None:
+def _check_content_type(probe: ServerProbe) -> None:
     response = _plain_response(probe)
     kind = response.headers.get("content-type", "")
     is_json = kind.partition(";")[0].strip().lower() == "application/json"
     response.require(is_json, response.quote(kind))
 
 
-def _object(probe: ServerProbe) -> None:
+def _check_object(probe: ServerProbe) -> None:
     response = _plain_response(probe)
     response.require(isinstance(response.json, dict), lambda: str(response))
 
@@ -98,7 +98,7 @@ def _content(probe: ServerProbe) -> tuple[ProbeResponse, dict[str, object]]:
     return response, content
 
 
-def _has_created(probe: ServerProbe) -> None:
+def _check_created(probe: ServerProbe) -> None:
     response, content = _content(probe)
     response.require(
         type(content.get("created")) is int,
@@ -106,7 +106,7 @@ def _has_created(probe: ServerProbe) -> None:
     )
 
 
-def _created_now(probe: ServerProbe) -> None:
+def _check_time_of_created(probe: ServerProbe) -> None:
     response, content = _content(probe)
     created = content.get("created")
     if not isinstance(created, int | float):
@@ -119,7 +119,7 @@ def _created_now(probe: ServerProbe) -> None:
     )
 
 
-def _data(probe: ServerProbe) -> None:
+def _check_data(probe: ServerProbe) -> None:
     response, content = _content(probe)
     data = content.get("data")
     response.require(
@@ -128,19 +128,19 @@ def _data(probe: ServerProbe) -> None:
     )
 
 
-def _only_known_keys(probe: ServerProbe) -> None:
+def _check_unknown_keys(probe: ServerProbe) -> None:
     response, content = _content(probe)
     others = sorted(content.keys() - _KEYS)
     response.require(not others, lambda: f"it also has {response.quote(others)}")
 
 
-def _only_known_entry_keys(probe: ServerProbe) -> None:
+def _check_unknown_entry_keys(probe: ServerProbe) -> None:
     response = _with_entries(probe)
     others = sorted({key for entry in response.entries for key in entry} - _ENTRY_KEYS)
     response.require(not others, lambda: f"an entry also has {response.quote(others)}")
 
 
-def _no_nulls(probe: ServerProbe) -> None:
+def _check_unused_keys(probe: ServerProbe) -> None:
     response = _with_entries(probe)
     empty = sorted(
         {key for entry in response.entries for key in entry.keys() & _ENTRY_KEYS if not entry[key]}
@@ -148,7 +148,7 @@ def _no_nulls(probe: ServerProbe) -> None:
     response.require(not empty, f"an entry has {', '.join(empty)} without a value")
 
 
-def _b64_string(probe: ServerProbe) -> None:
+def _check_b64_json(probe: ServerProbe) -> None:
     response = _with_entries(probe)
     for name, value in _base64_values(probe, response):
         response.require(
@@ -156,7 +156,7 @@ def _b64_string(probe: ServerProbe) -> None:
         )
 
 
-def _b64_plain(probe: ServerProbe) -> None:
+def _check_base64(probe: ServerProbe) -> None:
     response = _with_entries(probe)
     for name, value in _base64_values(probe, response):
         if not isinstance(value, str):
@@ -167,7 +167,7 @@ def _b64_plain(probe: ServerProbe) -> None:
             response.fail(f"{name} is {response.quote(value)}")
 
 
-def _b64_alone(probe: ServerProbe) -> None:
+def _check_b64_json_alone(probe: ServerProbe) -> None:
     response = _with_entries(probe)
     list(_base64_values(probe, response))
     for entry in response.entries:
@@ -175,7 +175,7 @@ def _b64_alone(probe: ServerProbe) -> None:
         response.require(not url, f"an entry also has the url {response.quote(url)}")
 
 
-def _png(probe: ServerProbe) -> None:
+def _check_png(probe: ServerProbe) -> None:
     response = _plain_response(probe)
     for index, image in enumerate(probe.images(response)):
         if image.format is None:
@@ -183,13 +183,13 @@ def _png(probe: ServerProbe) -> None:
         response.require(image.format == "PNG", f"data[{index}] is {image.format}")
 
 
-def _decodes(probe: ServerProbe) -> None:
+def _check_pixels(probe: ServerProbe) -> None:
     response = _plain_response(probe)
     for index, image in enumerate(probe.images(response)):
         response.require(image.decodable, f"data[{index}] cannot be decoded")
 
 
-def _distinct(probe: ServerProbe) -> None:
+def _check_distinctness(probe: ServerProbe) -> None:
     n = min(2, probe.capabilities.max_n)
     response = probe.variation(n=str(n))
     images = probe.images(response)
@@ -198,7 +198,7 @@ def _distinct(probe: ServerProbe) -> None:
     response.require(images[0].data != images[1].data, "both have the same bytes")
 
 
-def _default_size(probe: ServerProbe) -> None:
+def _check_default_size(probe: ServerProbe) -> None:
     if "1024x1024" not in probe.capabilities.sizes:
         skip("The size 1024x1024 is not among the server's capabilities.")
     response = probe.variation(size=None)
@@ -206,12 +206,12 @@ def _default_size(probe: ServerProbe) -> None:
         response.require(image.size == "1024x1024", f"it is {image.size or 'not an image'}")
 
 
-def _default_n(probe: ServerProbe) -> None:
+def _check_default_n(probe: ServerProbe) -> None:
     response = _with_entries(probe)
     response.require(len(response.entries) == 1, f"there are {len(response.entries)}")
 
 
-def _default_format(probe: ServerProbe) -> None:
+def _check_default_format(probe: ServerProbe) -> None:
     if not probe.capabilities.url:
         skip("url is not among the server's capabilities.")
     response = probe.variation(response_format=None)
@@ -220,12 +220,12 @@ def _default_format(probe: ServerProbe) -> None:
     response.require(isinstance(response.entries[0].get("url"), str), lambda: str(response))
 
 
-def _request_id(probe: ServerProbe) -> None:
+def _check_request_id(probe: ServerProbe) -> None:
     response = _plain_response(probe)
     response.require(bool(response.headers.get("x-request-id")), "there is none")
 
 
-def _new_request_id(probe: ServerProbe) -> None:
+def _check_new_request_id(probe: ServerProbe) -> None:
     response, other = _plain_response(probe), probe.variation(user="conformance-other-id")
     ids = [each.headers.get("x-request-id") for each in (response, other)]
     if None in ids:
@@ -233,7 +233,7 @@ def _new_request_id(probe: ServerProbe) -> None:
     other.require(ids[0] != ids[1], lambda: f"both are {response.quote(ids[0])}")
 
 
-def _processing_ms(probe: ServerProbe) -> None:
+def _check_processing_ms(probe: ServerProbe) -> None:
     response = _plain_response(probe)
     value = response.headers.get("openai-processing-ms", "")
     response.require(
@@ -241,58 +241,70 @@ def _processing_ms(probe: ServerProbe) -> None:
     )
 
 
-def _version(probe: ServerProbe) -> None:
+def _check_version(probe: ServerProbe) -> None:
     response = _plain_response(probe)
     response.require(bool(response.headers.get("openai-version")), "there is none")
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (
-    Rule("answer-status", "MUST", "A legal request gets the status 200.", _status),
-    Rule("answer-content-type", "MUST", "A response is application/json.", _content_type),
-    Rule("answer-object", "MUST", "A response is a JSON object.", _object),
-    Rule("answer-created", "MUST", "created is an integer, in seconds.", _has_created),
+    Rule("answer-status", "MUST", "A legal request gets the status 200.", _check_status),
+    Rule("answer-content-type", "MUST", "A response is application/json.", _check_content_type),
+    Rule("answer-object", "MUST", "A response is a JSON object.", _check_object),
+    Rule("answer-created", "MUST", "created is an integer, in seconds.", _check_created),
     Rule(
         "answer-created-now",
         "SHOULD",
         "created is the Unix time at which the response was made.",
-        _created_now,
+        _check_time_of_created,
     ),
-    Rule("answer-data", "MUST", "data is a list with one object per image.", _data),
-    Rule("answer-keys", "MAY", "A response has only created and data.", _only_known_keys),
+    Rule("answer-data", "MUST", "data is a list with one object per image.", _check_data),
+    Rule("answer-keys", "MAY", "A response has only created and data.", _check_unknown_keys),
     Rule(
         "answer-entry-keys",
         "SHOULD",
         "An entry has no keys other than b64_json, url and revised_prompt.",
-        _only_known_entry_keys,
+        _check_unknown_entry_keys,
     ),
     Rule(
         "answer-no-nulls",
         "SHOULD",
         "Unused keys of an entry are left out, not null or empty.",
-        _no_nulls,
+        _check_unused_keys,
     ),
-    Rule("b64-string", "MUST", "For b64_json, each entry has b64_json, a string.", _b64_string),
+    Rule("b64-string", "MUST", "For b64_json, each entry has b64_json, a string.", _check_b64_json),
     Rule(
         "b64-plain",
         "MUST",
         "b64_json is padded base64 in the standard alphabet, without line breaks or data: prefix.",
-        _b64_plain,
+        _check_base64,
     ),
-    Rule("b64-alone", "MUST", "For b64_json, no entry has a url as well.", _b64_alone),
-    Rule("picture-png", "MUST", "Each image is a PNG file.", _png),
-    Rule("picture-decodes", "MUST", "Every pixel of each image can be decoded.", _decodes),
-    Rule("picture-distinct", "SHOULD", "Two images in one response differ.", _distinct),
-    Rule("default-n", "MUST", "Without n, there is one image.", _default_n),
-    Rule("default-size", "MUST", "Without size, an image is 1024x1024.", _default_size),
-    Rule("default-format", "MUST", "Without response_format, entries have URLs.", _default_format),
-    Rule("answer-request-id", "SHOULD", "A response has the header x-request-id.", _request_id),
-    Rule("answer-new-request-id", "SHOULD", "Each response has a different id.", _new_request_id),
+    Rule("b64-alone", "MUST", "For b64_json, no entry has a url as well.", _check_b64_json_alone),
+    Rule("picture-png", "MUST", "Each image is a PNG file.", _check_png),
+    Rule("picture-decodes", "MUST", "Every pixel of each image can be decoded.", _check_pixels),
+    Rule("picture-distinct", "SHOULD", "Two images in one response differ.", _check_distinctness),
+    Rule("default-n", "MUST", "Without n, there is one image.", _check_default_n),
+    Rule("default-size", "MUST", "Without size, an image is 1024x1024.", _check_default_size),
+    Rule(
+        "default-format",
+        "MUST",
+        "Without response_format, entries have URLs.",
+        _check_default_format,
+    ),
+    Rule(
+        "answer-request-id", "SHOULD", "A response has the header x-request-id.", _check_request_id
+    ),
+    Rule(
+        "answer-new-request-id",
+        "SHOULD",
+        "Each response has a different id.",
+        _check_new_request_id,
+    ),
     Rule(
         "answer-processing-ms",
         "MAY",
         "The header openai-processing-ms gives the time taken in milliseconds.",
-        _processing_ms,
+        _check_processing_ms,
     ),
-    Rule("answer-version", "MAY", "A response has the header openai-version.", _version),
+    Rule("answer-version", "MAY", "A response has the header openai-version.", _check_version),
 )
 """All rules of this module."""

@@ -19,7 +19,7 @@ _CONCURRENT = 8
 # Keys...
 
 
-def _with_key(probe: ServerProbe, key: Key, **fields: str) -> ProbeResponse:
+def _send_with_key(probe: ServerProbe, key: Key, **fields: str) -> ProbeResponse:
     if not probe.server.api_key:
         skip("The server requires no key. If it does, pass --image-variation-api-key.")
     require_service(probe)
@@ -28,31 +28,31 @@ def _with_key(probe: ServerProbe, key: Key, **fields: str) -> ProbeResponse:
 
 def _refuses_key(key: Key, **fields: str) -> Callable[[ServerProbe], None]:
     def check(probe: ServerProbe) -> None:
-        _with_key(probe, key, **fields).require_refusal(401)
+        _send_with_key(probe, key, **fields).require_refusal(401)
 
     return check
 
 
 def _unauthorized_response(probe: ServerProbe, key: Key) -> ProbeResponse:
-    response = _with_key(probe, key)
+    response = _send_with_key(probe, key)
     if response.status != 401:
         skip("There is no 401 to check; see key-missing and key-wrong.")
     return response
 
 
-def _missing_type(probe: ServerProbe) -> None:
+def _check_missing_key(probe: ServerProbe) -> None:
     response = _unauthorized_response(probe, "none")
     type_ = response.parsed_error.type
     response.require(type_ == "invalid_request_error", lambda: f"type is {response.quote(type_)}")
 
 
-def _wrong_code(probe: ServerProbe) -> None:
+def _check_wrong_key(probe: ServerProbe) -> None:
     response = _unauthorized_response(probe, "wrong")
     code = response.parsed_error.code
     response.require(code == "invalid_api_key", lambda: f"code is {response.quote(code)}")
 
 
-def _authenticate(probe: ServerProbe) -> None:
+def _check_www_authenticate(probe: ServerProbe) -> None:
     response = _unauthorized_response(probe, "none")
     value = response.headers.get("www-authenticate", "")
     response.require(
@@ -61,20 +61,20 @@ def _authenticate(probe: ServerProbe) -> None:
     )
 
 
-def _not_shown(probe: ServerProbe) -> None:
+def _check_key_in_answer(probe: ServerProbe) -> None:
     response = _unauthorized_response(probe, "wrong")
     shows_key = WRONG_KEY.encode() in response.content
     response.require(not shows_key, "the response contains the whole key that was sent")
 
 
-def _lower_case(probe: ServerProbe) -> None:
-    _with_key(probe, "lower case").require_success()
+def _check_lower_case_scheme(probe: ServerProbe) -> None:
+    _send_with_key(probe, "lower case").require_success()
 
 
 # Concurrent and repeated requests...
 
 
-def _at_once(probe: ServerProbe) -> None:
+def _check_concurrency(probe: ServerProbe) -> None:
     require_service(probe)
     max_n = probe.capabilities.max_n
     counts = [index % min(3, max_n) + 1 for index in range(_CONCURRENT)]
@@ -101,13 +101,13 @@ def _send_twice(
     return probe.send(replace(request, headers=headers, attempt=attempt))
 
 
-def _idempotent(probe: ServerProbe) -> None:
+def _check_idempotency(probe: ServerProbe) -> None:
     require_service(probe)
     first, second = (_send_twice(probe, attempt).require_success() for attempt in (0, 1))
     second.require(second.content == first.content, "the second response is different")
 
 
-def _conflict(probe: ServerProbe) -> None:
+def _check_conflict(probe: ServerProbe) -> None:
     require_service(probe)
     _send_twice(probe)
     _send_twice(probe, user="conformance-not-twice").require_refusal(409)
@@ -129,7 +129,7 @@ def _listed_models(probe: ServerProbe) -> list[Any]:
     return data
 
 
-def _models_list(probe: ServerProbe) -> None:
+def _check_models(probe: ServerProbe) -> None:
     response = _get_models(probe).require_success()
     content = response.json
     data = content.get("data") if isinstance(content, dict) else None
@@ -139,14 +139,14 @@ def _models_list(probe: ServerProbe) -> None:
     response.require(have_ids and content.get("object") == "list", lambda: str(response))
 
 
-def _requested_model(probe: ServerProbe) -> None:
+def _check_requested_model(probe: ServerProbe) -> None:
     model = probe.server.model or "dall-e-2"
     ids = [each.get("id") for each in _listed_models(probe) if isinstance(each, dict)]
     response = _get_models(probe)
     response.require(model in ids, lambda: f"{model!r} is not in {response.quote(ids)}")
 
 
-def _unknown_model(probe: ServerProbe) -> None:
+def _check_unknown_model(probe: ServerProbe) -> None:
     _listed_models(probe)
     probe.send(ProbeRequest("GET", "/models/conformance-no-such-model")).require_refusal(404)
 
@@ -173,42 +173,46 @@ RULES: tuple[Rule[ServerProbe], ...] = (
         "key-lower-case",
         "SHOULD",
         "The scheme Bearer may be in lower case (RFC 9110, section 11.1).",
-        _lower_case,
+        _check_lower_case_scheme,
     ),
     _rule(
         "key-missing-type",
         "SHOULD",
         "The error for a missing key has the type invalid_request_error.",
-        _missing_type,
+        _check_missing_key,
     ),
     _rule(
         "key-wrong-code",
         "SHOULD",
         "The error for a wrong key has the code invalid_api_key.",
-        _wrong_code,
+        _check_wrong_key,
     ),
-    _rule("key-authenticate", "SHOULD", "A 401 has www-authenticate: Bearer.", _authenticate),
-    _rule("key-not-shown", "SHOULD", "No response contains a key.", _not_shown),
+    _rule(
+        "key-authenticate", "SHOULD", "A 401 has www-authenticate: Bearer.", _check_www_authenticate
+    ),
+    _rule("key-not-shown", "SHOULD", "No response contains a key.", _check_key_in_answer),
     _rule(
         "at-once",
         "MUST",
         f"Each of {_CONCURRENT} concurrent requests gets its own number of images.",
-        _at_once,
+        _check_concurrency,
     ),
     _rule(
         "idempotent",
         "MAY",
         "A request repeated with the same Idempotency-Key gets the same response.",
-        _idempotent,
+        _check_idempotency,
     ),
     _rule(
         "idempotent-conflict",
         "MAY",
         "A different request with a used Idempotency-Key gets a 409.",
-        _conflict,
+        _check_conflict,
     ),
-    _rule("models-list", "SHOULD", "/models lists the models, each with an id.", _models_list),
-    _rule("models-asked-for", "SHOULD", "The requested model is in the list.", _requested_model),
-    _rule("models-none", "MAY", "An unknown model gets a 404.", _unknown_model),
+    _rule("models-list", "SHOULD", "/models lists the models, each with an id.", _check_models),
+    _rule(
+        "models-asked-for", "SHOULD", "The requested model is in the list.", _check_requested_model
+    ),
+    _rule("models-none", "MAY", "An unknown model gets a 404.", _check_unknown_model),
 )
 """All rules of this module."""

@@ -38,7 +38,7 @@ def _first_url(response: ProbeResponse) -> str:
     return url
 
 
-def _string(probe: ServerProbe) -> None:
+def _check_url_type(probe: ServerProbe) -> None:
     if not probe.capabilities.url:
         skip("url is not among the server's capabilities.")
     require_service(probe)
@@ -50,7 +50,7 @@ def _string(probe: ServerProbe) -> None:
         )
 
 
-def _absolute(probe: ServerProbe) -> None:
+def _check_url_is_absolute(probe: ServerProbe) -> None:
     response = _response(probe)
     url = response.entries[0].get("url")
     if not isinstance(url, str):
@@ -66,12 +66,12 @@ def _is_absolute(url: str) -> bool:
     return address.scheme in ("http", "https") and bool(address.host)
 
 
-def _has_only_url(probe: ServerProbe) -> None:
+def _check_url_alone(probe: ServerProbe) -> None:
     response = _response(probe)
     response.require(not response.entries[0].get("b64_json"), "it also has a b64_json")
 
 
-def _downloads(probe: ServerProbe) -> None:
+def _check_download(probe: ServerProbe) -> None:
     _download(probe, check=True)
 
 
@@ -119,7 +119,7 @@ def _first_bytes(url: str) -> ProbeRequest:
     return ProbeRequest("GET", url, key="none", headers=(("range", "bytes=0-7"),))
 
 
-def _image(probe: ServerProbe) -> None:
+def _check_image(probe: ServerProbe) -> None:
     file = _download(probe)
     image = ReturnedImage.from_bytes(file.content)
     size = f" of {image.size}" if image.size else ""
@@ -129,21 +129,21 @@ def _image(probe: ServerProbe) -> None:
     )
 
 
-def _content_type(probe: ServerProbe) -> None:
+def _check_content_type(probe: ServerProbe) -> None:
     file = _download(probe)
     kind = file.headers.get("content-type", "none")
     is_png = kind.partition(";")[0].strip().lower() == "image/png"
     file.require(is_png, lambda: f"it is {file.quote(kind)}")
 
 
-def _downloads_again(probe: ServerProbe) -> None:
+def _check_second_download(probe: ServerProbe) -> None:
     first = _download(probe)
     url = _first_url(_response(probe))
     second = probe.send(_download_request(url, attempt=1)).require_success()
     second.require(second.content == first.content, "the second download is a different file")
 
 
-def _distinct(probe: ServerProbe) -> None:
+def _check_distinctness(probe: ServerProbe) -> None:
     if probe.capabilities.max_n < 2:
         skip("n=2 is not among the server's capabilities.")
     response = _response(probe, 2)
@@ -153,7 +153,7 @@ def _distinct(probe: ServerProbe) -> None:
     response.require(urls[0] != urls[1], "both are the same")
 
 
-def _needs_query(probe: ServerProbe) -> None:
+def _check_query(probe: ServerProbe) -> None:
     _download(probe)
     url = _first_url(_response(probe))
     if not url.partition("?")[2]:
@@ -162,14 +162,14 @@ def _needs_query(probe: ServerProbe) -> None:
     response.require(400 <= response.status < 500, lambda: f"{response.status}")
 
 
-def _range(probe: ServerProbe) -> None:
+def _check_range(probe: ServerProbe) -> None:
     whole = _download(probe).content
     part = probe.send(_first_bytes(_first_url(_response(probe))))
     part.require(part.status == 206, lambda: f"{part.status}")
     part.require(part.content == whole[:8], lambda: f"{len(part.content)} bytes")
 
 
-def _after_expiry(probe: ServerProbe) -> ProbeResponse:
+def _download_after_expiry(probe: ServerProbe) -> ProbeResponse:
     """Return the response to a download after the URL has expired."""
     seconds = probe.capabilities.url_ttl
     if seconds is None:
@@ -189,40 +189,40 @@ def _after_expiry(probe: ServerProbe) -> ProbeResponse:
     return probe.send(last)
 
 
-def _expires(probe: ServerProbe) -> None:
-    file = _after_expiry(probe)
+def _check_expiry(probe: ServerProbe) -> None:
+    file = _download_after_expiry(probe)
     file.require(file.status == 403, lambda: f"{file.status}")
 
 
-def _expires_in_words(probe: ServerProbe) -> None:
-    file = _after_expiry(probe)
+def _check_text_of_expiry(probe: ServerProbe) -> None:
+    file = _download_after_expiry(probe)
     if file.status != 403:
         skip("The expired URL does not answer 403; see url-expires.")
     file.require(b"AuthenticationFailed" in file.content, lambda: str(file))
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (
-    Rule("url-string", "MUST", "For url, each entry has url, a string.", _string),
-    Rule("url-absolute", "MUST", "url is an absolute http or https URL.", _absolute),
-    Rule("url-alone", "MUST", "For url, no entry has a b64_json as well.", _has_only_url),
-    Rule("url-read", "MUST", "The URL can be downloaded without a key.", _downloads),
-    Rule("url-picture", "MUST", "The URL returns a PNG of the requested size.", _image),
-    Rule("url-content-type", "SHOULD", "The URL returns image/png.", _content_type),
-    Rule("url-again", "MUST", "The URL can be downloaded more than once.", _downloads_again),
-    Rule("url-each-its-own", "MUST", "Two images have two different URLs.", _distinct),
+    Rule("url-string", "MUST", "For url, each entry has url, a string.", _check_url_type),
+    Rule("url-absolute", "MUST", "url is an absolute http or https URL.", _check_url_is_absolute),
+    Rule("url-alone", "MUST", "For url, no entry has a b64_json as well.", _check_url_alone),
+    Rule("url-read", "MUST", "The URL can be downloaded without a key.", _check_download),
+    Rule("url-picture", "MUST", "The URL returns a PNG of the requested size.", _check_image),
+    Rule("url-content-type", "SHOULD", "The URL returns image/png.", _check_content_type),
+    Rule("url-again", "MUST", "The URL can be downloaded more than once.", _check_second_download),
+    Rule("url-each-its-own", "MUST", "Two images have two different URLs.", _check_distinctness),
     Rule(
         "url-signed",
         "SHOULD",
         "Without its query, a URL does not work, so nobody can guess it.",
-        _needs_query,
+        _check_query,
     ),
-    Rule("url-part", "MAY", "A part of the file can be requested with Range.", _range),
-    Rule("url-expires", "MUST", "An expired URL answers 403.", _expires),
+    Rule("url-part", "MAY", "A part of the file can be requested with Range.", _check_range),
+    Rule("url-expires", "MUST", "An expired URL answers 403.", _check_expiry),
     Rule(
         "url-expires-in-words",
         "SHOULD",
         "The body for an expired URL contains AuthenticationFailed, which clients look for.",
-        _expires_in_words,
+        _check_text_of_expiry,
     ),
 )
 """All rules of this module."""

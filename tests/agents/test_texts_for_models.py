@@ -65,7 +65,7 @@ SOURCES: dict[str, tuple[Any, dict[str, Any], str, str | None]] = {
     "absolute": ("{root}/dog.png", {}, "There is no image 'dog.png' here.", None),
     "corrupt": ("corrupt.png", {}, "corrupt.png: image is a corrupt PNG", None),
     "empty": ("empty.png", {}, "empty.png: The source is empty", None),
-    "text": ("notes.png", {}, "notes.png: Unsupported or corrupt image.", None),
+    "text": ("notes.png", {}, "notes.png: The source is text", None),
     "strict": ("photo.jpg", {"fit": "strict"}, "photo.jpg: image is not a PNG", "fit='crop'"),
     "link": (
         _link("https://example.com/a.png"),

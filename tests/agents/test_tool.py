@@ -292,7 +292,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({}, "image is missing; it must be a string"),
     ({"image": "A" * 10**6}, "There is no image 'AAAA"),
-    ({"image": "notes.txt"}, "notes.txt: Unsupported or corrupt image"),
+    ({"image": "notes.txt"}, "notes.txt: The source is text"),
     (
         {"image": "cat.jpg", **{f"x{i}": i for i in range(10_000)}},
         "'x0', 'x1', 'x2' and 'x3' are not",

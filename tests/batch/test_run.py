@@ -216,8 +216,8 @@ def test_max_failures_stops_the_run(photos: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.splitlines() == [
         "0 made, 0 already there, 2 failed.",
         *(
-            f"  photos/{index}.png: Unsupported or corrupt image. "
-            "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC."
+            f"  photos/{index}.png: The source is text, which is not supported. Pass an image "
+            "file, such as a PNG or JPEG."
             for index in range(2)
         ),
         "The batch is not complete. Run the same command again to continue.",
@@ -461,7 +461,7 @@ def test_gallery_shows_sources_and_variations(photos: Path) -> None:
     assert "b" not in page.tags
     assert "script" not in page.tags
     assert "&lt;b&gt;" in Path("out/gallery/index.html").read_text()
-    assert "SourceError: Unsupported or corrupt image" in Path("out/gallery/index.html").read_text()
+    assert "SourceError: The source is text" in Path("out/gallery/index.html").read_text()
     thumbnails = [target for target in page.targets if target.suffix == ".jpg"]
     # One source and two variations each, except for the file that is not an image.
     assert len(thumbnails) == 7 * 3

@@ -269,7 +269,7 @@ def test_an_image_from_a_stream_has_a_name(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"text", "standard input: Unsupported or corrupt image."),
+        (b"text", "Standard input is text, which is not supported."),
         (b"", "Standard input is empty; pass an image file."),
         (b"%PDF-1.7", "Standard input is a PDF document, which is not supported."),
     ],

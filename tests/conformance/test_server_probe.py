@@ -62,7 +62,7 @@ def test_hanging_server_gets_one_request(run: Run) -> None:
 def test_timeout_covers_the_whole_response() -> None:
     """The timeout covers the whole response, even if a byte arrives now and then."""
     body = response(200, b" " * 1000)
-    with raw_server(trickle(body, at_once=len(body) - 1000)) as server:
+    with raw_server(trickle(body, head_length=len(body) - 1000)) as server:
         violation = violation_of("answer-status", Server(server.base_url, timeout=0.1))
     assert re.fullmatch("no response: [A-Z][a-z]+Timeout after 0.1 seconds", violation)
 

@@ -75,7 +75,7 @@ from langchain_image_variation.server.upstream import (
     MODELS_SECONDS,
     WRITE_SECONDS,
 )
-from langchain_image_variation.server.url_store import MAX_BYTES_IN_SENDING
+from langchain_image_variation.server.url_store import MAX_OPEN_BYTES
 from langchain_image_variation.source import MAX_SOURCE_PIXELS
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation import plugin
@@ -226,7 +226,7 @@ def test_the_limits_of_the_server_match_the_code() -> None:
         "bytes of all uploads in progress": f"{defaults['total_upload_bytes']:,};",
         "bytes of all remembered answers in memory": f"{MAX_ANSWER_BYTES:,} |",
         "bytes before the first part of a form": f"{MAX_PREAMBLE_BYTES:,} |",
-        "bytes of all images being sent from a store at a URL": f"{MAX_BYTES_IN_SENDING:,} |",
+        "bytes of all images being sent from a store at a URL": f"{MAX_OPEN_BYTES:,} |",
         "shortest signing key of a store at a URL": f"{MIN_SIGNING_KEY_LENGTH} characters |",
         "seconds until a request has arrived": f"{defaults['upload_timeout']:g} |",
         "waiting requests": f"{defaults['queue']} |",

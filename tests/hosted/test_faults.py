@@ -87,7 +87,7 @@ FAULTS: list[tuple[str, Reaction, type[ImageVariationError], str]] = [
     ("trickles headers", trickle(LONG), EngineTimeoutError, "did not answer in time"),
     (
         "trickles a body",
-        trickle(LONG, at_once=HEAD_LENGTH),
+        trickle(LONG, head_length=HEAD_LENGTH),
         EngineTimeoutError,
         "stopped in the middle",
     ),

@@ -123,13 +123,13 @@ def stall(connection: socket.socket) -> None:
     connection.recv(1)
 
 
-def trickle(data: bytes, at_once: int = 0) -> Callable[[socket.socket], None]:
+def trickle(data: bytes, head_length: int = 0) -> Callable[[socket.socket], None]:
     """Send the first bytes at once, and the rest byte by byte with pauses."""
 
     def react(connection: socket.socket) -> None:
         end = time.monotonic() + _LONGEST
-        connection.sendall(data[:at_once])
-        for index in range(at_once, len(data)):
+        connection.sendall(data[:head_length])
+        for index in range(head_length, len(data)):
             connection.sendall(data[index : index + 1])
             time.sleep(0.02)
             if time.monotonic() > end:

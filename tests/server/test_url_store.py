@@ -302,7 +302,7 @@ def test_a_replaced_image_is_not_sent(
 def test_images_in_sending_are_limited(url: str) -> None:
     """Images in memory are limited. Closing one makes room for the next."""
     png = square_png(8)
-    store = open_store(url, max_bytes_in_sending=2 * len(png))
+    store = open_store(url, max_open_bytes=2 * len(png))
     image = add(store, png)
     files = [store.open(*image).file for _ in range(2)]
     with pytest.raises(ServiceUnavailableError, match="too many images at once") as caught:

@@ -264,7 +264,8 @@ GIF_CLAIM = encode_as("GIF", SMALL).replace(
 BAD: list[tuple[Any, str]] = [
     (b"", "The source is empty"),
     ("", "The path is empty"),
-    (b"text", "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC"),
+    (b"text", "The source is text, which is not supported. Pass an image file"),
+    (b"\0\1", "Supported formats: PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC"),
     (b"%PDF-1.4 ...", "The source is a PDF document"),
     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is a PostScript or EPS file"),
     (b"P6 1 1 255 abc", "is a PPM, PGM or PBM image, which is not supported. Export it as PNG"),

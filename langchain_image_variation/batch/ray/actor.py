@@ -25,7 +25,7 @@ POLL_INTERVAL = 0.2
 """Seconds between two checks whether the run should stop."""
 
 RUN_ID_NAME = f"{BATCH_DIR}/run-id"
-"""The file by which an actor checks that it sees the outputs of the run."""
+"""The file that tells an actor that it sees the outputs of the run."""
 
 SourceResult: TypeAlias = list[OutputRow] | ImageVariationError | None
 """The rows of a source, an error that ends the run, or None if the source was not started."""

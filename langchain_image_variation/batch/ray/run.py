@@ -1,4 +1,4 @@
-"""`ClusterRun`: a run whose sources are processed by the machines of a Ray cluster.
+"""`ClusterRun`: a run on the machines of a Ray cluster.
 
 Ray Data sends blocks of sources to a pool of actors. If a machine is lost, its blocks go to other
 actors, which find the images that it already wrote. The machines return only rows, and this process
@@ -231,10 +231,10 @@ class ClusterRun:
     @contextmanager
     def _forward_stop(self, stop_flag: Any) -> Iterator[None]:
         """During the block, set the flag for the actors once the run should stop."""
-        done = threading.Event()
+        is_over = threading.Event()
 
         def forward() -> None:
-            while not done.wait(POLL_INTERVAL):
+            while not is_over.wait(POLL_INTERVAL):
                 if self._fatal_error is not None or self._progress.should_stop():
                     stop_flag.set.remote()
                     return
@@ -244,7 +244,7 @@ class ClusterRun:
         try:
             yield
         finally:
-            done.set()
+            is_over.set()
             thread.join()
 
 
@@ -273,7 +273,7 @@ def _make_stop_flag() -> Any:
 
 @contextmanager
 def _shared_run_id(outputs: Outputs) -> Iterator[bytes]:
-    """For the block, write a random ID to the outputs, by which actors recognize them.
+    """For the block, write a random ID to the outputs, so that actors recognize them.
 
     It is new for each run. A folder of the same name on a machine that does not share this one may
     contain the ID of another run.

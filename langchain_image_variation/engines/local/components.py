@@ -93,14 +93,14 @@ class Components:
             outside_square_total=total(before * before + after * after),
         )
 
-    def mark(self, wanted: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def mark(self, is_marked: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Return a mask of some parts.
 
         Args:
-            wanted: Which parts to mark.
+            is_marked: Which parts to mark.
             shape: The height and width of the mask.
         """
-        row, start, end, _ = (values[wanted[self.runs[3]]] for values in self.runs)
+        row, start, end, _ = (values[is_marked[self.runs[3]]] for values in self.runs)
         steps = np.zeros((shape[0], shape[1] + 1), dtype=np.int8)
         steps[row, start] = 1
         steps[row, end] = -1

@@ -172,8 +172,8 @@ class LocalEngine:
             run=run,
         )
 
-        def finish(index: int, drawn: Bytes) -> bytes:
-            image = _to_image(drawn, mode, alpha)
+        def finish(index: int, samples: Bytes) -> bytes:
+            image = _to_image(samples, mode, alpha)
             seed, survey = seeds[index], synthesis.survey
             if self.light:
                 mood, amount = Shot.of(seed).mood, synthesis.light
@@ -190,8 +190,8 @@ class LocalEngine:
             progress.finish(index)
             return png
 
-        def step(index: int, done: float) -> None:
-            progress.report(index, 0.9 * done)
+        def step(index: int, share: float) -> None:
+            progress.report(index, 0.9 * share)
 
         def make(index: int) -> bytes:
             step(index, 0.0)
@@ -200,8 +200,8 @@ class LocalEngine:
         if request.n > 1:
             return run([partial(make, index) for index in range(request.n)])
         # A single image is drawn by several threads: those that other images would use.
-        drawn = synthesis.draw(seeds[0], partial(step, 0), run)
-        return run([partial(finish, 0, drawn)])
+        samples = synthesis.draw(seeds[0], partial(step, 0), run)
+        return run([partial(finish, 0, samples)])
 
 
 def _resize(image: Image.Image, side: int) -> Image.Image:

@@ -62,10 +62,10 @@ class Grain:
         highest, lowest = ImageFilter.MaxFilter(3), ImageFilter.MinFilter(3)
         span = _filter(source, highest) - _filter(source, lowest)
         floor = np.float32(_FLAT) * _minimum(_product(span, span), _GRAIN_REACH)
-        hidden = np.minimum(_minimum(energy, _GRAIN_REACH), floor) + np.float32(_INVISIBLE)
+        hidden_energy = np.minimum(_minimum(energy, _GRAIN_REACH), floor) + np.float32(_INVISIBLE)
         lines = 1 - np.minimum(floor / (energy + np.float32(_INVISIBLE)), 1)
         shapes = soft + grain * lines[..., None]
-        self._tensor = _tensor(shapes, _AVERAGE_REACH) / hidden + _contours(
+        self._tensor = _tensor(shapes, _AVERAGE_REACH) / hidden_energy + _contours(
             _tensor(image, _AVERAGE_REACH)
         )
 
@@ -93,8 +93,8 @@ class Grain:
             whole = np.rint(pixels[:, middle[:, None], middle])
             y, x = whole - pixels
             visibility = down * y * y + cross_term * y * x + across * x * x
-            hidden = (visibility < _HIDDEN) & (np.maximum(np.abs(y), np.abs(x)) < _MAX_DISTANCE)
-            result = np.where(hidden, whole, result)
+            is_hidden = (visibility < _HIDDEN) & (np.maximum(np.abs(y), np.abs(x)) < _MAX_DISTANCE)
+            result = np.where(is_hidden, whole, result)
         return np.asarray(result / np.float32(nodes))
 
 

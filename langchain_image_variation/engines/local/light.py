@@ -283,9 +283,9 @@ def _compression(lightness: Doubles, a: Doubles, b: Doubles) -> Doubles:
         middle = (low + high) / 2
         fits = is_displayable(lightness, a * middle, b * middle)
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    wanted = 1 / np.maximum(low, 1e-3)
-    excess = np.maximum(wanted - _KNEE, 0) / (1 - _KNEE)
-    share[is_near] = (_KNEE + (1 - _KNEE) * excess / (1 + excess)) / wanted
+    overshoot = 1 / np.maximum(low, 1e-3)
+    excess = np.maximum(overshoot - _KNEE, 0) / (1 - _KNEE)
+    share[is_near] = (_KNEE + (1 - _KNEE) * excess / (1 + excess)) / overshoot
     return share
 
 

@@ -57,9 +57,9 @@ def _count_on_lines(is_edge: NDArray[np.bool_]) -> int:
         is_line = sums[_LENGTH:] - sums[:-_LENGTH] >= _LENGTH - _GAPS
         if not is_line.any():
             continue
-        covered = np.zeros((side, side), dtype=np.int32)
-        covered[: len(is_line)] += is_line
-        covered[_LENGTH:] -= is_line[: side - _LENGTH]
-        found = covered.cumsum(axis=0) > 0
-        is_on_line[np.broadcast_to(rows, columns.shape)[found], columns[found]] = True
+        line_count = np.zeros((side, side), dtype=np.int32)
+        line_count[: len(is_line)] += is_line
+        line_count[_LENGTH:] -= is_line[: side - _LENGTH]
+        is_covered = line_count.cumsum(axis=0) > 0
+        is_on_line[np.broadcast_to(rows, columns.shape)[is_covered], columns[is_covered]] = True
     return int((is_on_line & is_edge).sum())

@@ -1,8 +1,8 @@
 """`SquarePNG`: the only form in which an image enters a request.
 
 The check reads the structure of the file and decodes nothing. It takes milliseconds for any image,
-and it refuses a decompression bomb before anything is decompressed. Rules and chunk names are those
-of the PNG specification, third edition (W3C, 2025). "Square" and "less than 4MB" are rules of the
+and it refuses a decompression bomb before anything is decompressed. Rules and chunk names follow
+the PNG specification, third edition (W3C, 2025). "Square" and "less than 4MB" are rules of the
 contract.
 """
 
@@ -10,11 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images.formats import (
-    is_text,
-    recognize_supported,
-    recognize_unsupported,
-)
+from langchain_image_variation.images.formats import recognize_supported, recognize_unsupported
 from langchain_image_variation.images.png import chunks
 
 __all__ = ["MAX_PNG_BYTES", "MAX_PNG_SIDE", "SquarePNG"]
@@ -99,7 +95,6 @@ def _describe_other_file(data: bytes) -> str:
     if (format := recognize_supported(data)) is not None:
         return f"it is a {format} file; convert it to PNG first"
     kind = recognize_unsupported(data)
-    name = kind.name if kind is not None else "text" if is_text(data) else None
-    if name is None:
+    if kind is None:
         return "the PNG signature is missing"
-    return f"it is {name}; pass the bytes of a PNG file"
+    return f"it is {kind.name}; pass the bytes of a PNG file"

@@ -21,7 +21,7 @@ __all__ = [
     "Header",
     "Order",
     "check_order",
-    "corrupt_png",
+    "corrupt_png_error",
     "filter_chunks",
     "has_few_chunks",
     "join_chunks",
@@ -139,13 +139,13 @@ def read_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     is_first = True
     for chunk in scan_chunks(data):
         if chunk.problem is not None:
-            raise corrupt_png(chunk.problem)
+            raise corrupt_png_error(chunk.problem)
         if is_first and chunk.name != b"IHDR":
-            raise corrupt_png("its first chunk is not IHDR")
+            raise corrupt_png_error("its first chunk is not IHDR")
         is_first = False
         yield chunk.name, chunk.body
         if chunk.name == b"IEND" and chunk.end != len(data):
-            raise corrupt_png(f"{len(data) - chunk.end:,} bytes follow IEND")
+            raise corrupt_png_error(f"{len(data) - chunk.end:,} bytes follow IEND")
 
 
 def has_few_chunks(data: bytes) -> bool:
@@ -217,10 +217,10 @@ def check_order(chunks: Iterator[tuple[bytes, memoryview]]) -> tuple[Header, set
     order = Order(read_header(body))
     for name, body in chunks:
         if (problem := order.find_problem(name, body)) is not None:
-            raise corrupt_png(problem)
+            raise corrupt_png_error(problem)
         order.add(name, body)
     if b"IDAT" not in order.names:
-        raise corrupt_png("it has no IDAT chunk and therefore no pixels")
+        raise corrupt_png_error("it has no IDAT chunk and therefore no pixels")
     return order.header, order.names
 
 
@@ -270,21 +270,21 @@ def read_header(body: memoryview) -> Header:
         InvalidImageError: If it does not have 13 bytes, or if a value is not allowed.
     """
     if len(body) != 13:
-        raise corrupt_png(f"IHDR has {len(body)} bytes instead of 13")
+        raise corrupt_png_error(f"IHDR has {len(body)} bytes instead of 13")
     width, height = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
     bit_depth, color_type, compression, filtering, interlace = body[8:]
     if not 0 < width < 2**31 or not 0 < height < 2**31:
-        raise corrupt_png(f"IHDR declares {width}x{height} pixels")
+        raise corrupt_png_error(f"IHDR declares {width}x{height} pixels")
     if bit_depth not in _BIT_DEPTHS.get(color_type, ()):
-        raise corrupt_png(f"IHDR declares color type {color_type} with bit depth {bit_depth}")
+        raise corrupt_png_error(f"IHDR declares color type {color_type} with bit depth {bit_depth}")
     if compression or filtering or interlace > 1:
-        raise corrupt_png(
+        raise corrupt_png_error(
             f"IHDR declares compression {compression}, filter {filtering}, interlace {interlace}"
         )
     return Header(width, height, bit_depth, color_type, bool(interlace))
 
 
-def corrupt_png(problem: str) -> InvalidImageError:
+def corrupt_png_error(problem: str) -> InvalidImageError:
     """Return the error for a problem in a PNG file."""
     return InvalidImageError(f"image is a corrupt PNG file: {problem}.")
 

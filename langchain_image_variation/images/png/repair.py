@@ -13,7 +13,7 @@ from langchain_image_variation.images.png.chunks import (
     PIXELS,
     Chunk,
     Order,
-    corrupt_png,
+    corrupt_png_error,
     join_chunks,
     read_header,
     scan_chunks,
@@ -53,9 +53,9 @@ def repair(data: bytes) -> Repair:
     chunks = scan_chunks(data)
     first_chunk = next(chunks)
     if first_chunk.problem is not None:
-        raise corrupt_png(first_chunk.problem)
+        raise corrupt_png_error(first_chunk.problem)
     if first_chunk.name != b"IHDR":
-        raise corrupt_png("its first chunk is not IHDR")
+        raise corrupt_png_error("its first chunk is not IHDR")
     repairer = _Repairer(first_chunk)
     for chunk in chunks:
         if chunk.name == b"IEND" or not chunk.is_whole:
@@ -97,7 +97,7 @@ class _Repairer:
             if is_visible:
                 self._order.previous_name = name
         else:
-            raise corrupt_png(problem)
+            raise corrupt_png_error(problem)
 
     def end(self, chunk: Chunk) -> None:
         """Take the last chunk, which is IEND or cut off.
@@ -107,10 +107,10 @@ class _Repairer:
         """
         if chunk.name == b"IDAT":
             if problem := self._order.find_problem(chunk.name, chunk.body):
-                raise corrupt_png(problem)
+                raise corrupt_png_error(problem)
             self.chunks.append((chunk.name, chunk.body))
         elif b"IDAT" not in self._order.names:
-            raise corrupt_png(chunk.problem or "it has no IDAT chunk and therefore no pixels")
+            raise corrupt_png_error(chunk.problem or "it has no IDAT chunk and therefore no pixels")
         self.is_cut_off = chunk.problem is not None or len(chunk.body) > 0
 
     def describe(self) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.images.png.chunks import (
     Header,
-    corrupt_png,
+    corrupt_png_error,
     join_chunks,
     read_chunks,
     read_header,
@@ -56,11 +56,11 @@ def check_scanlines(data: bytes) -> None:
                 filters.take(piece)
                 rest = stream.unconsumed_tail
             if rest or stream.unused_data:
-                raise corrupt_png("there is more data after its compressed pixels")
+                raise corrupt_png_error("there is more data after its compressed pixels")
     except zlib.error:
-        raise corrupt_png("its pixels cannot be decompressed") from None
+        raise corrupt_png_error("its pixels cannot be decompressed") from None
     if not stream.eof or filters.remaining:
-        raise corrupt_png("its pixels end early")
+        raise corrupt_png_error("its pixels end early")
 
 
 def complete_pixels(data: bytes) -> bytes:
@@ -88,9 +88,9 @@ def complete_pixels(data: bytes) -> bytes:
                 parts.append(new_stream.compress(piece))
                 rest = stream.unconsumed_tail
     except zlib.error:
-        raise corrupt_png("its pixels cannot be decompressed") from None
+        raise corrupt_png_error("its pixels cannot be decompressed") from None
     if filters.remaining:
-        raise corrupt_png("its pixels end early: the file is cut off")
+        raise corrupt_png_error("its pixels end early: the file is cut off")
     if stream.eof:
         return data
     new_body = b"".join([*parts, new_stream.flush()])
@@ -110,7 +110,7 @@ class _FilterBytes:
 
     def take(self, piece: bytes) -> None:
         if len(piece) > self.remaining:
-            raise corrupt_png("it has more pixels than its header declares")
+            raise corrupt_png_error("it has more pixels than its header declares")
         self.remaining -= len(piece)
         while piece:
             if not self._bytes_in_pass:
@@ -119,7 +119,7 @@ class _FilterBytes:
             part, piece = piece[: self._bytes_in_pass], piece[self._bytes_in_pass :]
             filter_types = part[self._next_scanline :: self._stride]
             if filter_types and max(filter_types) > _LAST_FILTER:
-                raise corrupt_png(f"filter type {max(filter_types)} is unknown")
+                raise corrupt_png_error(f"filter type {max(filter_types)} is unknown")
             self._bytes_in_pass -= len(part)
             self._next_scanline = (self._next_scanline - len(part)) % self._stride
 

@@ -73,3 +73,13 @@ def test_a_failure_names_its_photo(fal: FakeFal, capsys: pytest.CaptureFixture[s
     output, errors = capsys.readouterr()
     assert len(output.splitlines()) == 3
     assert "image-variation: photo.png: Wrong parameter." in errors
+
+
+def test_a_limit_does_not_hide_the_seed(fal: FakeFal, capsys: pytest.CaptureFixture[str]) -> None:
+    """If a run ends before its last photo, it says how to make the others again."""
+    assert create(fal, "photo.png", "--no-sheet", "-o", "out", "--max-billed-calls", "1") == 2
+    output, errors = capsys.readouterr()
+    assert len(output.splitlines()) == 1
+    *_, note, error = errors.splitlines()
+    assert note.startswith("Make these again with --seed ")
+    assert "--max-billed-calls allows are used" in error

@@ -26,7 +26,7 @@ from langchain_image_variation.exceptions import (
     PermissionDeniedError,
     RateLimitError,
 )
-from langchain_image_variation.hosted.service import MAX_AT_ONCE
+from langchain_image_variation.hosted.service import MAX_CONCURRENT_CALLS
 from langchain_image_variation.images.pixels import encode_png
 from langchain_image_variation.images.png import SquarePNG
 from tests.hosted.services.fakes import KEY, FakeService, Reply
@@ -91,15 +91,15 @@ def test_the_form_is_the_requested_one(make_engine: Callable[..., Any], form: st
 def test_calls_run_at_once_but_bounded(
     service: FakeService, make_engine: Callable[..., Any]
 ) -> None:
-    """`MAX_AT_ONCE` calls run at the same time, and no more."""
+    """`MAX_CONCURRENT_CALLS` calls run at the same time, and no more."""
     service.accepts_jobs.clear()
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(call_engine, make_engine(seed=1), make_request(10))
-        while service.most_at_once < MAX_AT_ONCE and not call.done():
+        while service.most_at_once < MAX_CONCURRENT_CALLS and not call.done():
             time.sleep(0.01)
         service.accepts_jobs.set()
         call.result()
-    assert service.most_at_once == MAX_AT_ONCE
+    assert service.most_at_once == MAX_CONCURRENT_CALLS
 
 
 @pytest.mark.mostly_slow("recraft")

@@ -9,13 +9,13 @@ from time import monotonic
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import ImagesResponse
 
-__all__ = ["Outcome", "run_at_once"]
+__all__ = ["Outcome", "run_in_threads"]
 
 Outcome = ImagesResponse | Exception
 """What a function returned, or the error that it raised."""
 
 
-def run_at_once(
+def run_in_threads(
     functions: Sequence[Callable[[], ImagesResponse]],
     *,
     limit: int,
