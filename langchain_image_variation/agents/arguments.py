@@ -1,5 +1,6 @@
 """`ImageVariationArguments`: the arguments that a model sees, and explanations of its mistakes."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -147,6 +148,7 @@ def explain_errors(
     max_n: int = MAX_N,
     with_size: bool = True,
     with_strength: bool = False,
+    more_rules: Mapping[str, str] | None = None,
 ) -> str:
     """Return text that helps a model to correct its arguments.
 
@@ -157,14 +159,16 @@ def explain_errors(
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
         with_strength: Whether the model chooses the strength.
+        more_rules: What the other arguments of the tool must be, by name.
     """
-    rules = {**_RULES, "n": _n_rule(max_n)}
+    rules = {**_RULES, "n": _n_rule(max_n), **(more_rules or {})}
     argument_names = ["image", "n"]
     for name, is_argument in (("size", with_size), ("strength", with_strength)):
         if is_argument:
             argument_names.append(name)
         else:
             del rules[name]
+    argument_names += more_rules or ()
     explanations, unknown_names = [], []
     for error in errors[:_MAX_EXPLAINED]:
         name = str(error["loc"][0]) if error["loc"] else ""

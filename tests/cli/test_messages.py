@@ -197,7 +197,7 @@ MISTAKES = [
     ("create", "create: the following arguments are required: PHOTO; see"),
     ("creat photo.jpg", "there is no command 'creat'; did you mean create?; see"),
     ("photo.jpg -n 2", "'photo.jpg'; did you mean image-variation create photo.jpg?; see"),
-    ("vary photo.jpg", "(choose from create, batch, serve, engines, pull, completion); see"),
+    ("vary photo.jpg", "(choose from create, batch, serve, mcp, engines, pull, completion); see"),
     ("--seed 7 create photo.jpg", "--seed comes before the command; options go after it; see"),
     ("create photo.jpg -x", "create: unrecognized arguments: -x; see"),
     ("batch photo.jpg --galery", "--galery; did you mean --gallery?; see"),
