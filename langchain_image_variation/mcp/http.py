@@ -1,19 +1,20 @@
 """Serving over HTTP on this machine: the token, and an end that loses no answer."""
 
 import hmac
+import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from mcp.server import MCPServer
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.mcp.server import ImageVariationMCPServer
 from langchain_image_variation.server.run import listen
 
 __all__ = ["HOST", "MIN_TOKEN_LENGTH", "PATH", "Gate", "run_http"]
@@ -27,14 +28,16 @@ PATH = "/mcp"
 MIN_TOKEN_LENGTH = 16
 """The minimum length of a token, in characters. Every program on this machine can guess tokens."""
 
+_QUIET_SECONDS = 0.5
+"""How many seconds without a request end a server that drains. Some clients ask for the schema of a
+tool only when they have its answer."""
+
 _CLOSE_SECONDS = 5
 """How many seconds clients have to read their answers, once all calls are finished."""
 
 
 class Gate:
-    """An ASGI app that lets requests with a token pass, until it is closed.
-
-    A request without the token gets a 401. While the gate is closed, new calls get a 503.
+    """An ASGI app that lets only requests with a token pass. All others get a 401.
 
     Args:
         app: The app behind it.
@@ -55,38 +58,34 @@ class Gate:
             )
         self._app = app
         self._token = token.encode()
-        self.is_closed = False
-        """Whether new calls are refused."""
-        self.call_count = 0
-        """How many calls are in progress."""
+        self._request_count = 0
+        self._last_end = 0.0
+
+    def quiet_seconds(self) -> float:
+        """Return how long ago the last request ended, or 0 while one is in progress."""
+        return 0.0 if self._request_count else time.monotonic() - self._last_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        # A client also keeps a GET open, for messages that belong to no call.
-        is_call = scope["method"] == "POST"
-        if not self._has_token(scope):
+        elif not self._has_token(scope):
             refusal = JSONResponse(
                 {"error": "The token is missing or wrong. Send it as 'Authorization: Bearer ...'."},
                 status_code=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )
             await refusal(scope, receive, send)
-        elif is_call and self.is_closed:
-            refusal = JSONResponse(
-                {"error": "The server is shutting down. Try again later."},
-                status_code=503,
-                headers={"Retry-After": "5"},
-            )
-            await refusal(scope, receive, send)
+        elif scope["method"] != "POST":
+            # A client keeps a GET open for messages that belong to no request.
+            await self._app(scope, receive, send)
         else:
-            self.call_count += is_call
+            self._request_count += 1
             try:
                 await self._app(scope, receive, send)
             finally:
-                self.call_count -= is_call
+                self._request_count -= 1
+                self._last_end = time.monotonic()
 
     def _has_token(self, scope: Scope) -> bool:
         scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
@@ -101,10 +100,18 @@ class _Server(uvicorn.Server):
     A second signal ends it immediately.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate, ready: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gate: Gate,
+        refuse_calls: Callable[[], object],
+        ready: Callable[[str], object],
+    ) -> None:
         super().__init__(config)
         self._gate = gate
+        self._refuse_calls = refuse_calls
         self._ready = ready
+        self._is_draining = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -113,27 +120,29 @@ class _Server(uvicorn.Server):
             self._ready(f"http://{HOST}:{port}{PATH}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._gate.is_closed:
+        if self._is_draining:
             self.should_exit = self.force_exit = True
             return
-        self._gate.is_closed = True
+        self._is_draining = True
+        self._refuse_calls()
         # When it ends, uvicorn re-raises the signals that it caught. SIGTERM is handled here.
         if sig != signal.SIGTERM:
             self._captured_signals.append(sig)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._gate.is_closed and not self._gate.call_count:
-            # This also ends the streams that belong to no call.
+        if self._is_draining and self._gate.quiet_seconds() > _QUIET_SECONDS:
+            # This also ends the streams that belong to no request, which uvicorn logs as errors.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             self.should_exit = True
         return await super().on_tick(counter)
 
 
 def run_http(
-    server: MCPServer[Any], *, port: int, token: str, ready: Callable[[str], object]
+    server: ImageVariationMCPServer, *, port: int, token: str, ready: Callable[[str], object]
 ) -> None:
     """Serve on this machine until SIGTERM or SIGINT.
 
-    After the signal, calls in progress are finished and new ones get a 503. A second signal ends
+    After the signal, calls in progress are finished and new ones are refused. A second signal ends
     the server immediately.
 
     A request whose `Host` or `Origin` is not a name of this machine's loopback gets a 421 or a 403.
@@ -161,4 +170,4 @@ def run_http(
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     with listen(HOST, port) as listener:
-        _Server(config, gate, ready).run(sockets=[listener])
+        _Server(config, gate, server.refuse_calls, ready).run(sockets=[listener])

@@ -168,9 +168,14 @@ class ImageVariationMCPServer(MCPServer[Any]):
             self._settings[name] = settings.model_copy(update={**shared, "engine": engine})
             check_settings(self._settings[name], self._loaded_engines)
         self._default_engine = next(iter(self._settings))
+        self._refuses_calls = False
         super().__init__(
             "image-variation", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING"
         )
+
+    def refuse_calls(self) -> None:
+        """Answer new calls with an error from now on. Those in progress are finished."""
+        self._refuses_calls = True
 
     async def list_tools(self) -> list[Tool]:
         """Return the tools, with the limits of the settings in their schemas."""
@@ -190,6 +195,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
         call = {CREATE_TOOL: self._create, LIST_TOOL: self._list}.get(name)
         if call is None:
             return await super().call_tool(name, arguments, context)
+        if self._refuses_calls:
+            return error_answer("The server is shutting down. Try again later.")
         try:
             with ToolErrorTranslation((), ToolCallError):
                 return await call(arguments, context)
