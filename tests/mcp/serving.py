@@ -1,5 +1,6 @@
 """Servers for tests, and engines that wait or fail."""
 
+import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,18 @@ from mcp_types import CallToolResult  # noqa: E402
 
 from langchain_image_variation.mcp.server import ImageVariationMCPServer  # noqa: E402
 
-__all__ = ["TOOL", "FailingEngine", "PatientEngine", "create", "serve", "text"]
+__all__ = [
+    "KEY",
+    "TOOL",
+    "FailingEngine",
+    "PatientEngine",
+    "check_clean",
+    "create",
+    "serve",
+    "text",
+]
 
+KEY = "sk-verysecretkey"
 TOOL = "create_image_variations"
 
 
@@ -76,6 +87,13 @@ async def create(
     """Call the tool for small images."""
     async with Client(server) as client:
         return await client.call_tool(TOOL, {"image": image, "size": "256x256", **arguments})
+
+
+def check_clean(text: str, root: Path) -> None:
+    """Check that a text has no key, no image data and no absolute path."""
+    assert KEY not in text
+    assert not re.search(r"[A-Za-z0-9+=]{60}", text)
+    assert str(root) not in text
 
 
 def text(answer: CallToolResult) -> str:

@@ -19,8 +19,16 @@ from langchain_image_variation.exceptions import (
     SourceError,
 )
 from pytest_image_variation.samples import square_png
-from tests.agents.failing import KEY, check_clean
-from tests.mcp.serving import TOOL, FailingEngine, PatientEngine, create, serve, text
+from tests.mcp.serving import (
+    KEY,
+    TOOL,
+    FailingEngine,
+    PatientEngine,
+    check_clean,
+    create,
+    serve,
+    text,
+)
 
 from mcp import Client  # isort: skip  # not before the module that skips without it
 
