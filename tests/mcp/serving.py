@@ -15,7 +15,7 @@ from tests.extras import skip_without
 skip_without("mcp")
 
 from mcp import Client  # noqa: E402  # not without the extra
-from mcp_types import CallToolResult  # noqa: E402
+from mcp_types import CallToolResult, ImageContent, TextContent  # noqa: E402
 
 from langchain_image_variation.mcp.server import ImageVariationMCPServer  # noqa: E402
 
@@ -28,6 +28,7 @@ __all__ = [
     "create",
     "serve",
     "text",
+    "thumbnails",
 ]
 
 KEY = "sk-verysecretkey"
@@ -98,4 +99,14 @@ def check_clean(text: str, root: Path) -> None:
 
 def text(answer: CallToolResult) -> str:
     """Return the text of an answer."""
-    return str(answer.content[0].text)  # type: ignore[union-attr]  # the first block is a text
+    block = answer.content[0]
+    assert isinstance(block, TextContent)
+    return block.text
+
+
+def thumbnails(answer: CallToolResult) -> list[str]:
+    """Return the images of an answer, in base64."""
+    images = [block for block in answer.content[1:] if isinstance(block, ImageContent)]
+    assert len(images) == len(answer.content) - 1
+    assert all(image.mime_type == "image/jpeg" for image in images)
+    return [image.data for image in images]

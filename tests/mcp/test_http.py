@@ -104,7 +104,7 @@ WRONG_TOKENS = [None, "", TOKEN, "Bearer", "Bearer x", f"Basic {TOKEN}", f"Beare
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_a_request_without_the_token_is_refused(url: str, method: str, header: str | None) -> None:
     """Any request without exactly the token gets a 401, which does not contain it."""
-    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    headers = {} if header is None else {b"Authorization": header.encode("latin-1")}
     response = httpx.request(method, url, headers=headers, content=b"{}")
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"

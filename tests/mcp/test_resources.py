@@ -9,6 +9,7 @@ from pytest_image_variation.samples import square_png
 from tests.mcp.serving import create, serve
 
 from mcp import Client, MCPError  # isort: skip  # not before the module that skips without it
+from mcp_types import BlobResourceContents
 
 
 async def test_a_result_is_a_resource(root: Path) -> None:
@@ -19,6 +20,7 @@ async def test_a_result_is_a_resource(root: Path) -> None:
         (content,) = (await client.read_resource(image["uri"])).contents
         (resource,) = (await client.list_resources()).resources
         (template,) = (await client.list_resource_templates()).resource_templates
+    assert isinstance(content, BlobResourceContents)
     assert base64.b64decode(content.blob) == (root / image["path"]).read_bytes()
     assert content.mime_type == resource.mime_type == template.mime_type == "image/png"
     assert (resource.uri, resource.name) == (image["uri"], image["name"])
