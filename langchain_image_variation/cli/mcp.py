@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_mcp"]
 
+_EXPOSABLE = ("fit", "name", "prompt")
 _THUMBNAILS = ("none", "sheet", "each")
 _TOKEN_VARIABLE = "IMAGE_VARIATION_MCP_TOKEN"
 
@@ -63,6 +64,15 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
         default=MAX_N,
         metavar="N",
         help=f"maximum number of variations per call, 1 to {MAX_N} (default: {MAX_N})",
+    )
+    add(
+        "--expose",
+        action="append",
+        choices=_EXPOSABLE,
+        default=[],
+        metavar="ARGUMENT",
+        help="a further argument for the model: name, fit or, if the engine takes one, prompt; "
+        "repeatable",
     )
     add(
         "--max-results",
@@ -130,6 +140,7 @@ def _make_server(arguments: argparse.Namespace) -> "ImageVariationMCPServer":
         fit=arguments.fit,
         max_n=check_whole_number("max_n", arguments.max_n, 1, MAX_N),
         max_results=max_results,
+        expose=frozenset(arguments.expose),
     )
     limit = arguments.max_thumbnail_base64
     try:

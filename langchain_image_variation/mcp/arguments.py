@@ -6,15 +6,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, create_model
 
 from langchain_image_variation.agents.arguments import (
-    StrengthArguments,
+    Exposable,
+    ImageVariationArguments,
     bounded_arguments,
     explain_errors,
+    expose_arguments,
 )
 from langchain_image_variation.exceptions import ToolCallError
 from langchain_image_variation.mcp.schema import json_schema
+from langchain_image_variation.source import Fit
 
 __all__ = [
-    "CREATE_DESCRIPTION",
     "CREATE_TOOL",
     "MAX_SEED",
     "CreateArguments",
@@ -24,12 +26,6 @@ __all__ = [
 
 CREATE_TOOL = "create_image_variations"
 """The name of the tool. Hosts put the server's name in front, and models accept 64 characters."""
-
-CREATE_DESCRIPTION = (
-    "Make variations of an image: new images that look like it, with small or large changes. "
-    "It takes no prompt and cannot draw anything else. Saves the variations as PNG files, and "
-    "returns the name of each."
-)
 
 MAX_SEED = 2**53 - 1
 """The largest seed. Hosts written in JavaScript round larger whole numbers (RFC 8259, section 6),
@@ -61,15 +57,15 @@ _RULES = {
 }
 
 
-class CreateArguments(StrengthArguments):
-    """The arguments of `create_image_variations`."""
+class CreateArguments(ImageVariationArguments):
+    """The arguments of `create_image_variations`, besides those that the developer exposes."""
 
     seed: Annotated[int | None, _SEED] = None
     engine: str | None = None
 
 
 def parse_arguments(
-    arguments: dict[str, Any], *, max_n: int, with_size: bool, with_strength: bool
+    arguments: dict[str, Any], *, max_n: int, with_size: bool, exposed: frozenset[Exposable]
 ) -> CreateArguments:
     """Return the arguments that a model passed.
 
@@ -77,19 +73,19 @@ def parse_arguments(
         arguments: The arguments as they arrived.
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
-        with_strength: Whether an engine has a strength that requests can set.
+        exposed: The arguments that are exposed.
 
     Raises:
         ToolCallError: If they are wrong. The message says how to correct them.
     """
     try:
-        return CreateArguments.model_validate(arguments)
+        return expose_arguments(CreateArguments, exposed).model_validate(arguments)
     except ValidationError as error:
         text = explain_errors(
             error.errors(),
             max_n=max_n,
             with_size=with_size,
-            with_strength=with_strength,
+            exposed=exposed,
             more_rules=_RULES,
         )
         raise ToolCallError(text) from None
@@ -100,9 +96,9 @@ def input_schema(
     *,
     max_n: int,
     with_size: bool,
-    with_strength: bool,
     with_seed: bool,
-    keeps_shape: bool,
+    exposed: frozenset[Exposable],
+    fit: Fit,
 ) -> dict[str, Any]:
     """Return the arguments as a model sees them, as a JSON schema.
 
@@ -110,16 +106,11 @@ def input_schema(
         engine_names: The engines that the model may choose. The first is used by default.
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
-        with_strength: Whether an engine has a strength that requests can set.
         with_seed: Whether an engine has a seed that requests can set.
-        keeps_shape: Whether variations have the shape of their source instead of being square.
+        exposed: The arguments that are exposed.
+        fit: What happens to an image that is not square, unless the model chooses.
     """
-    arguments = bounded_arguments(
-        max_n=max_n,
-        with_size=with_size,
-        with_strength=with_strength,
-        keeps_shape=keeps_shape,
-    )
+    arguments = bounded_arguments(max_n=max_n, with_size=with_size, fit=fit, exposed=exposed)
     fields: dict[str, Any] = {"image": (str, Field(description=_IMAGE))}
     if with_seed:
         fields["seed"] = (int, _SEED)
@@ -129,11 +120,4 @@ def input_schema(
         Literal[tuple(engine_names)],
         Field(default=default, description=description),
     )
-    # The description of the model would repeat that of the tool.
-    return {
-        key: value
-        for key, value in json_schema(
-            create_model(CREATE_TOOL, __base__=arguments, **fields)
-        ).items()
-        if key != "description"
-    }
+    return json_schema(create_model(CREATE_TOOL, __base__=arguments, **fields))

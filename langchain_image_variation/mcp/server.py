@@ -7,6 +7,11 @@ from typing import Any, get_args
 from pydantic import AnyUrl
 
 from langchain_image_variation import __version__
+from langchain_image_variation.agents.arguments import (
+    ENGINE_OPTIONS,
+    Exposable,
+    describe_tool,
+)
 from langchain_image_variation.agents.call import (
     CallResult,
     call_tool_async,
@@ -34,7 +39,6 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 from langchain_image_variation.mcp.arguments import (
-    CREATE_DESCRIPTION,
     CREATE_TOOL,
     CreateArguments,
     input_schema,
@@ -119,8 +123,9 @@ class ImageVariationMCPServer(MCPServer[Any]):
     decorators, with which you can add tools of your own.
 
     Args:
-        settings: The settings of the tool. Its engine is the default of the argument `engine`. The
-            settings `max_calls`, `expose_strength`, `thumbnail` and `raise_on` have no effect here.
+        settings: The settings of the tool. Its engine is the default of the argument `engine`.
+            Models always have `strength`, if an engine takes it. The settings `max_calls`,
+            `thumbnail` and `raise_on` have no effect here.
         engines: Further engines, or names of installed ones, that a model may choose. Name only
             those that it may use: some cost money, or send images to a server.
         thumbnail: The images of an answer: "none", "sheet" for one contact sheet, or "each" for
@@ -153,9 +158,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
             "max_thumbnail_base64", max_thumbnail_base64, MIN_BASE64
         )
         settings = settings or ToolSettings()
-        # An engine has its own strength, and the argument overrides it.
-        shared = {"thumbnail": thumbnail == "sheet", "expose_strength": False}
         self._loaded_engines = LoadedEngines()
+        check_settings(settings, self._loaded_engines)
         self._settings: dict[str, ToolSettings] = {}
         for engine in (settings.engine, *engines):
             engine = self._loaded_engines.get(engine)
@@ -165,7 +169,17 @@ class ImageVariationMCPServer(MCPServer[Any]):
                     f"Two engines have the name {name!r}. Start a server for each.",
                     param="engines",
                 )
-            self._settings[name] = settings.model_copy(update={**shared, "engine": engine})
+            exposed = {
+                option
+                for option in {"strength", *settings.expose}
+                if option not in ENGINE_OPTIONS or option in request_options(engine)
+            }
+            update = {
+                "engine": engine,
+                "expose": frozenset(exposed),
+                "thumbnail": thumbnail == "sheet",
+            }
+            self._settings[name] = settings.model_copy(update=update)
             check_settings(self._settings[name], self._loaded_engines)
         self._default_engine = next(iter(self._settings))
         self._refuses_calls = False
@@ -238,14 +252,14 @@ class ImageVariationMCPServer(MCPServer[Any]):
         return Tool(
             name=CREATE_TOOL,
             title="Create image variations",
-            description=CREATE_DESCRIPTION,
+            description=describe_tool(self._exposed),
             input_schema=input_schema(
                 list(self._settings),
                 max_n=self._max_n,
                 with_size=default.fixed_size is None,
-                with_strength=self._has_option("strength"),
-                with_seed=self._has_option("seed"),
-                keeps_shape=default.fit == "keep",
+                with_seed=any("seed" in _model_options(engine) for engine in engines),
+                exposed=self._exposed,
+                fit=default.fit,
             ),
             output_schema=json_schema(CreatedImages),
             annotations=ToolAnnotations(
@@ -263,9 +277,10 @@ class ImageVariationMCPServer(MCPServer[Any]):
             largest_n(settings, self._loaded_engines) for settings in self._settings.values()
         )
 
-    def _has_option(self, name: str) -> bool:
-        """Return whether a model may set an option of any of the engines."""
-        return any(name in _model_options(settings.engine) for settings in self._settings.values())
+    @property
+    def _exposed(self) -> frozenset[Exposable]:
+        """The arguments that are exposed for any of the engines."""
+        return frozenset().union(*(settings.expose for settings in self._settings.values()))
 
     async def _create(
         self, arguments: dict[str, Any], context: Context[Any, Any] | None
@@ -274,7 +289,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             arguments,
             max_n=self._max_n,
             with_size=self._settings[self._default_engine].fixed_size is None,
-            with_strength=self._has_option("strength"),
+            exposed=self._exposed,
         )
         settings = self._choose_settings(values)
         async with report_images(context) as listener:
@@ -305,9 +320,9 @@ class ImageVariationMCPServer(MCPServer[Any]):
             raise ToolCallError(
                 f"There is no engine {excerpt(name)} here. The engines are: {names}."
             )
-        options = {"strength": arguments.strength, "seed": arguments.seed}
-        for option, value in options.items():
-            if value is not None and option not in _model_options(settings.engine):
+        for option in ("seed", *ENGINE_OPTIONS):
+            is_chosen = getattr(arguments, option, None) is not None
+            if is_chosen and option not in _model_options(settings.engine):
                 raise ToolCallError(
                     f"The engine {name} has no {option} that you can set. Leave it out."
                 )
@@ -358,7 +373,7 @@ _LIST_IMAGES = Tool(
 
 def _model_options(engine: object) -> set[str]:
     """Return the options of an engine that a model may set: none that makes a call cost more."""
-    options = {"seed", "strength"}.intersection(request_options(engine))
+    options = {"seed", *ENGINE_OPTIONS}.intersection(request_options(engine))
     return options - {"seed"} if has_costly_seeds(type(engine)) else options
 
 

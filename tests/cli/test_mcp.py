@@ -24,6 +24,7 @@ MISTAKES = [
         2,
         "The engines variations and gpt-image cannot share the option --base-url.",
     ),
+    ("--expose prompt", 2, "needs an engine whose prompt a request can set"),
     ("--max-n 11", 2, "--max-n must be a whole number from 1 to 10, got 11."),
     ("--max-results 0", 2, "--max-results must be a whole number of at least 1, got 0."),
     ("--max-thumbnail-base64 9", 2, "--max-thumbnail-base64 must be a whole number of at least"),

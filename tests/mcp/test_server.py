@@ -76,6 +76,38 @@ async def test_arguments_that_do_nothing_are_not_shown(root: Path) -> None:
     assert "shape of the image" in (await schema(serve(root, fit="keep")))["size"]["description"]
 
 
+async def test_further_arguments_are_exposed_on_demand(root: Path) -> None:
+    """The developer may let the model choose the fit and the name of the files too."""
+    server = serve(root, "local", expose={"fit", "name"})
+    arguments = await schema(server)
+    assert [*arguments] == ["image", "n", "size", "strength", "fit", "name", "seed", "engine"]
+    Image.new("RGB", (40, 20)).save(root / "wide.png")
+    answer = await create(server, "wide.png", fit="keep", name="winter cat", strength=0.3)
+    (image,) = answer.structured_content["images"]
+    assert image["name"].startswith("winter-cat-") and image["height"] == 128
+    refusal = await create(serve(root), name="winter")
+    assert "'name' is not an argument" in text(refusal)
+
+
+async def test_an_option_is_exposed_for_the_engines_that_have_it(root: Path) -> None:
+    """A prompt is for the engine that takes one; the default engine must be one of them."""
+
+    class Painter(InstantEngine):
+        def with_options(self, *, prompt: str | None = None) -> "Painter":
+            return self
+
+    async with Client(serve(root, Painter(), ["local"], expose={"prompt"})) as client:
+        tools = (await client.list_tools()).tools
+    assert "prompt" in tools[0].input_schema["properties"]
+    assert "no prompt" not in str(tools[0].description)
+    server = serve(root, Painter(), ["local"], expose={"prompt"})
+    assert not (await create(server, prompt="in the snow")).is_error
+    refusal = await create(server, engine="local", prompt="in the snow")
+    assert text(refusal) == "The engine local has no prompt that you can set. Leave it out."
+    with pytest.raises(InvalidRequestError, match="needs an engine whose prompt"):
+        serve(root, "local", [Painter()], expose={"prompt"})
+
+
 async def test_a_call_saves_the_images_and_names_them(root: Path) -> None:
     """The answer has a text, typed content for programs, and one small contact sheet."""
     answer = await create(serve(root, "local"), n=2, seed=7)
