@@ -187,8 +187,11 @@ def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
     import anyio
 
     async def serve() -> NoReturn:
-        with contextlib.suppress(OSError, ExceptionGroup):
+        try:
             await server.run_stdio_async()
+        except* OSError:
+            # The host does not read any more.
+            pass
         os._exit(0)
 
     signal.signal(signal.SIGINT, _interrupt)

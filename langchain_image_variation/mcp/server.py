@@ -34,7 +34,6 @@ from langchain_image_variation.engines.traits import (
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     MissingExtraError,
-    OutputError,
     ToolCallError,
     excerpt,
 )
@@ -100,8 +99,9 @@ the names of files, and 50 names of the longest kind (255 bytes) stay below the 
 Claude Code accepts."""
 
 _INSTRUCTIONS = (
-    "Makes variations of images in one folder of the user, and saves them there. A variation looks "
-    "like its image; there is no prompt. Name an image by its file name or by the name of a result."
+    "Makes variations of images in one folder of the user, and saves them there. A variation is a "
+    "new image that looks like the original. Name an image by its file name or by the name of a "
+    "result."
 )
 
 _LIST_DESCRIPTION = (
@@ -336,8 +336,10 @@ class ImageVariationMCPServer(MCPServer[Any]):
             results = open_results(settings, None)
             files = [_read_file(results, image["path"]) for image in result.artifact["images"]]
         else:
-            files = [] if result.thumbnail is None else [result.thumbnail]
-        return encode_thumbnails(files, self._max_thumbnail_base64)
+            files = [result.thumbnail]
+        # Another call may have deleted a result that exceeds `max_results`.
+        present = [file for file in files if file is not None]
+        return encode_thumbnails(present, self._max_thumbnail_base64)
 
     def _open_results(self) -> Results:
         """Return the results of all calls."""
@@ -377,9 +379,9 @@ def _model_options(engine: object) -> set[str]:
     return options - {"seed"} if has_costly_seeds(type(engine)) else options
 
 
-def _read_file(results: Results, path: str) -> bytes:
+def _read_file(results: Results, path: str) -> bytes | None:
     file = results.open(path)
     if file is None:
-        raise OutputError("A result was deleted before it could be shown.")
+        return None
     with file:
         return file.read()

@@ -42,6 +42,7 @@ def encode_thumbnails(files: Sequence[bytes], max_base64: int = MAX_BASE64) -> l
         OutputError: If a file is not a readable image.
     """
     images = [_shrink(flatten(decode_result(file)), THUMBNAIL_SIDE) for file in files]
+    thumbnails: list[str] = []
     for side in _SIDES:
         thumbnails = [_encode(_shrink(image, side)) for image in images]
         if sum(map(len, thumbnails)) <= max_base64:
