@@ -314,7 +314,7 @@ def deepagents() -> None:
 def mcp() -> None:
     """The MCP server: its tests, two frameworks and, if npm is installed, the inspector; types."""
     needed = ("--editable", ".[langchain,mcp,pytest]", "langchain[mcp]", "llama-index-tools-mcp")
-    python = environment("mcp", *needed, "mypy", "pytest-asyncio", "pytest-xdist")
+    python = environment("mcp", *needed, "mypy", "pytest-asyncio", "pytest-xdist", "types-tqdm")
     settings = {}
     if shutil.which("npm"):
         folder = tree() / ".ci/inspector"
