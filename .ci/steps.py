@@ -297,6 +297,27 @@ def deepagents() -> None:
     run(python, "-m", "pytest", "--quiet", "tests/agents/test_deepagents.py")
 
 
+@step
+def mcp() -> None:
+    """The MCP server: its tests, two frameworks and, if npm is installed, the inspector; types."""
+    needed = ("--editable", ".[langchain,mcp,pytest]", "langchain[mcp]", "llama-index-tools-mcp")
+    python = environment("mcp", *needed, "mypy", "pytest-asyncio", "pytest-xdist", "types-tqdm")
+    settings = {}
+    if shutil.which("npm"):
+        folder = tree() / ".ci/inspector"
+        quiet = ("--silent", "--no-audit", "--no-fund", "--prefix", folder)
+        # If the registry cannot be reached, only this test is skipped. Release 1 needs Node 22.
+        with suppress(subprocess.CalledProcessError):
+            run("npm", "install", *quiet, "@modelcontextprotocol/inspector@0")
+            inspector = folder / "node_modules/.bin/mcp-inspector"
+            settings["IMAGE_VARIATION_MCP_INSPECTOR"] = str(inspector)
+    pytest = (python, "-m", "pytest", "--quiet", "-n", "2", "--all")
+    run(*pytest, "tests/mcp", "tests/test_exported_members.py", settings=settings)
+    run(*pytest, "tests/docs", "-k", "mcp")
+    files = ("langchain_image_variation/mcp", "langchain_image_variation/cli", "tests/mcp")
+    run(python.with_name("mypy"), *files)
+
+
 def cluster_environment() -> Path:
     """Return the Python of an environment with Ray, which takes 300 MB."""
     return environment("ray", "--editable", ".[pytest,ray,server]", "pytest-asyncio")

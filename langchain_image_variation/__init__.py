@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy
     from langchain_image_variation.images.pixels import decode_png, encode_png
     from langchain_image_variation.images.png import SquarePNG
+    from langchain_image_variation.mcp.server import (
+        ImageVariationMCPServer as ImageVariationMCPServer,
+    )
     from langchain_image_variation.output import cut_back, save_images
     from langchain_image_variation.output.contact_sheet import ContactSheet
     from langchain_image_variation.server import create_app as create_app
@@ -95,6 +98,7 @@ _MODULES = {
     "ImageVariationClient": "hosted.client",
     "ImageVariationError": "exceptions",
     "ImageVariationInput": "agents.tool",
+    "ImageVariationMCPServer": "mcp.server",
     "ImageVariationMiddleware": "agents.middleware",
     "ImageVariationTool": "agents.tool",
     "ImageVariationToolSpec": "agents.tool_spec",
@@ -121,6 +125,7 @@ _MODULES = {
 }
 
 _EXTRAS = {
+    "ImageVariationMCPServer": ("mcp",),
     "ImageVariationMiddleware": ("langchain",),
     "ImageVariationToolSpec": ("llama_index",),
     "create_app": (

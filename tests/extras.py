@@ -24,6 +24,7 @@ _PACKAGES = {
     "heif": ("pillow_heif",),
     "langchain": ("langchain", "langgraph"),
     "llama-index": ("llama_index",),
+    "mcp": ("mcp",),
     "pytest": ("vcr",),
     "ray": ("ray",),
     "server": (

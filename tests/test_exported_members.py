@@ -22,9 +22,18 @@ FRAMEWORKS = {
     "langchain_image_variation.agents.llama_index_messages": "llama_index",
     "langchain_image_variation.agents.middleware": "langchain",
     "langchain_image_variation.agents.tool_spec": "llama_index",
+    "langchain_image_variation.mcp.answer": "mcp",
+    "langchain_image_variation.mcp.http": "mcp",
+    "langchain_image_variation.mcp.progress": "mcp",
+    "langchain_image_variation.mcp.resources": "mcp",
+    "langchain_image_variation.mcp.server": "mcp",
 }
 """The modules that need the package of an extra."""
-NAMES_OF_EXTRAS = {"ImageVariationMiddleware": "langchain", "ImageVariationToolSpec": "llama_index"}
+NAMES_OF_EXTRAS = {
+    "ImageVariationMCPServer": "mcp",
+    "ImageVariationMiddleware": "langchain",
+    "ImageVariationToolSpec": "llama_index",
+}
 
 
 def test_the_root_exports_names_that_resolve() -> None:
@@ -125,6 +134,7 @@ def test_import_star_needs_no_extra() -> None:
 @pytest.mark.parametrize(
     ("name", "module", "subject", "extra"),
     [
+        ("ImageVariationMCPServer", "mcp.server", "The MCP server", "mcp"),
         ("ImageVariationMiddleware", "agents.middleware", "The middleware", "langchain"),
         ("ImageVariationToolSpec", "agents.tool_spec", "The tool spec", "llama-index"),
     ],

@@ -52,9 +52,10 @@ ROOMS = {
             *("pydantic", "pydantic_core", "python_multipart", "starlette", "uvicorn"),
         },
     ),
-    "cli": (6, {"shtab", "tqdm", "yaml"}),
-    "__init__": (7, set[str]()),
-    "__main__": (7, set[str]()),
+    "mcp": (6, {"PIL", "mcp", "mcp_types", "pydantic", "starlette", "uvicorn"}),
+    "cli": (7, {"anyio", "shtab", "tqdm", "yaml"}),
+    "__init__": (8, set[str]()),
+    "__main__": (8, set[str]()),
 }
 # Libraries that only these modules of a room may import.
 FRAMEWORKS = {

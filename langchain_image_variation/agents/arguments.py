@@ -1,6 +1,6 @@
 """`ImageVariationArguments`: the arguments that a model sees, and explanations of its mistakes."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
@@ -257,6 +257,7 @@ def explain_errors(
     max_n: int = MAX_N,
     with_size: bool = True,
     exposed: Set[Exposable] = frozenset(),
+    more_rules: Mapping[str, str] | None = None,
 ) -> str:
     """Return text that helps a model to correct its arguments.
 
@@ -267,8 +268,9 @@ def explain_errors(
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
         exposed: The arguments that the developer exposes.
+        more_rules: What the other arguments of the tool must be, by name.
     """
-    rules = {**_RULES, "n": _n_rule(max_n)}
+    rules = {**_RULES, "n": _n_rule(max_n), **(more_rules or {})}
     argument_names = ["image", "n"]
     others = {"size": with_size} | {name: name in exposed for name in get_args(Exposable)}
     for name, is_argument in others.items():
@@ -276,6 +278,7 @@ def explain_errors(
             argument_names.append(name)
         else:
             del rules[name]
+    argument_names += more_rules or ()
     explanations, unknown_names = [], []
     for error in errors[:_MAX_EXPLAINED]:
         name = str(error["loc"][0]) if error["loc"] else ""

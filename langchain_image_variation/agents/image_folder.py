@@ -113,9 +113,13 @@ class ImageFolder:
             return None
         return PurePosixPath(path.as_posix())
 
-    def newest_names(self) -> list[str]:
-        """Return the names of the images that changed last. Subfolders are not listed."""
-        newest = heapq.nlargest(MAX_LISTED, islice(_list_images(self.root), _MAX_ENTRIES))
+    def newest_names(self, count: int = MAX_LISTED) -> list[str]:
+        """Return the names of the images that changed last. Subfolders are not listed.
+
+        Args:
+            count: The maximum number of names.
+        """
+        newest = heapq.nlargest(count, islice(_list_images(self.root), _MAX_ENTRIES))
         return [name for _, name in newest]
 
 

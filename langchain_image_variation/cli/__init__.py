@@ -1,4 +1,4 @@
-"""The command line: `image-variation create`, `batch`, `serve`, `engines`, `pull` and `completion`.
+"""The command line: `image-variation create`, `batch`, `serve`, `mcp`, `engines` and more.
 
 Results go to standard output. Notes, progress and errors go to standard error.
 
@@ -21,6 +21,7 @@ from langchain_image_variation.cli.completion import add_completion
 from langchain_image_variation.cli.create import add_create
 from langchain_image_variation.cli.engines import add_engines
 from langchain_image_variation.cli.exit_codes import FAILED, INVALID
+from langchain_image_variation.cli.mcp import add_mcp
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.pull import add_pull
 from langchain_image_variation.cli.serve import add_serve
@@ -155,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add_create(commands.add_parser("create", help="make variations of one or more images"))
     add_batch(commands.add_parser("batch", help="make variations of many images"))
     add_serve(commands.add_parser("serve", help="run a server for POST /v1/images/variations"))
+    add_mcp(commands.add_parser("mcp", help="run an MCP server, for hosts such as Claude Desktop"))
     add_engines(commands.add_parser("engines", help="list the engines and what they need"))
     add_pull(commands.add_parser("pull", help="download a model ahead of its first use"))
     completion = commands.add_parser("completion", help="print a completion script for a shell")

@@ -9,7 +9,7 @@ __all__ = ["add_completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
 _FILES = {"photos"}
-_FOLDERS = {"model_path", "output_dir", "store_dir"}
+_FOLDERS = {"model_path", "output_dir", "root_dir", "store_dir"}
 
 
 def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentParser) -> None:

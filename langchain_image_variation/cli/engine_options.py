@@ -7,7 +7,7 @@ from typing import Any
 from langchain_image_variation.cli.options import text_or_null
 from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.loading import load_engine_class
-from langchain_image_variation.engines.traits import loads_model
+from langchain_image_variation.engines.traits import engine_options, loads_model
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "collect_engine_options",
     "requested_model",
     "resolve_auto",
+    "split_engines",
 ]
 
 _SWITCHES = {
@@ -31,16 +32,28 @@ _ENGINE_OPTIONS = (
     *("revision", "steps", "scheduler", "guidance_scale", "device", "dtype", "offload", "safety"),
 )
 
+_OPTIONS_OF_ONE = ("base_url", "model", "model_path", "prompt", "revision", "server")
+"""The options whose value is for one engine: an address for two would get the keys of both."""
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments for the engine and its options."""
+
+def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the arguments for the engine and its options.
+
+    Args:
+        parser: The parser of the command.
+        several: Whether the command runs several engines; see `split_engines`.
+    """
     add = parser.add_argument_group("engine").add_argument
-    add(
-        "--engine",
-        default="local",
-        help="the engine, or auto for the best one that is usable here; `image-variation engines` "
-        "lists them (default: local)",
-    )
+    choice = "the engine, or auto for the best one that is usable here; `image-variation engines` "
+    if several:
+        add(
+            "--engine",
+            action="append",
+            help=f"{choice}lists them; repeatable, and the first is used unless the model names "
+            "another (default: local)",
+        )
+    else:
+        add("--engine", default="local", help=f"{choice}lists them (default: local)")
     add("--seed", type=int, help="make the same variations again")
     add("--strength", type=float, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
     for name, effect in _SWITCHES.items():
@@ -137,6 +150,50 @@ def collect_engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     elif requested_model(arguments) is None:
         options["model"] = arguments.model
     return {name: value for name, value in options.items() if value is not None}
+
+
+def split_engines(arguments: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the arguments for each engine of a command that runs several.
+
+    Each engine gets the options that it has. A single engine gets them all, so that its own error
+    says which options it has.
+
+    Raises:
+        InvalidRequestError: If an option is set that none of the engines has, or an option that
+            means different things to two of them.
+        ImageVariationError: If an engine cannot be imported.
+    """
+    names: list[str] = arguments.engine or ["local"]
+    if len(names) == 1:
+        return [argparse.Namespace(**{**vars(arguments), "engine": names[0]})]
+    options = [
+        name
+        for name in (*_ENGINE_OPTIONS, "model", "model_path")
+        if getattr(arguments, name) is not None
+    ]
+    users: dict[str, list[str]] = {option: [] for option in options}
+    engines = []
+    for name in names:
+        engine_class = load_engine_class(name)
+        has_options = {*engine_options(engine_class)}
+        if loads_model(engine_class):
+            has_options.add("model_path")
+        for option in has_options.intersection(options):
+            users[option].append(name)
+        others = dict.fromkeys(set(options) - has_options)
+        engines.append(argparse.Namespace(**{**vars(arguments), "engine": name, **others}))
+    for option, engine_names in users.items():
+        if not engine_names:
+            raise InvalidRequestError(
+                f"None of the engines {', '.join(names)} has the option {option}.", param=option
+            )
+        if len(engine_names) > 1 and option in _OPTIONS_OF_ONE:
+            raise InvalidRequestError(
+                f"The engines {' and '.join(engine_names)} cannot share the option {option}. Run a "
+                "server for each.",
+                param=option,
+            )
+    return engines
 
 
 def requested_model(arguments: argparse.Namespace) -> str | None:

@@ -36,7 +36,7 @@ def script() -> str:
 @pytest.mark.parametrize(
     ("arguments", "candidates"),
     [
-        ([""], {"batch", "completion", "create", "engines", "pull", "serve"}),
+        ([""], {"batch", "completion", "create", "engines", "mcp", "pull", "serve"}),
         (["cre"], {"create"}),
         (["create", "--str"], {"--strength"}),
         (["create", "--model", "un"], {"unclip"}),
@@ -61,6 +61,8 @@ def script() -> str:
         (["create", "photo.jpg", "-o", "ph"], {"photos/"}),
         (["batch", "ph"], {"photo.jpg", "photos/"}),
         (["serve", "--store-dir", "ph"], {"photos/"}),
+        (["mcp", "--root-dir", "ph"], {"photos/"}),
+        (["mcp", "--thumbnail", ""], {"each", "none", "sheet"}),
         (["completion", ""], {"bash", "zsh", "fish"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -93,7 +93,7 @@ def arguments_of(*command: str) -> argparse.Namespace:
 def test_messages_name_no_parameter_of_python(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a message on the command line, each parameter is an option of one of the commands."""
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    commands = (("create", "x"), ("batch", "x"), ("serve",))
+    commands = (("create", "x"), ("batch", "x"), ("serve",), ("mcp",))
     lines = [name_options(text, arguments_of(*command)) for command in commands]
     names = [set(PYTHON_NAME.findall(line)) - set(ONLY_IN_PYTHON) for line in lines]
     assert set() in names, lines
@@ -187,7 +187,7 @@ def test_an_unusable_store_is_named_as_typed(capsys: pytest.CaptureFixture[str])
     assert err.endswith(" Choose another one with --store-dir.\n")
 
 
-COMMANDS = ("create", "batch", "serve", "engines", "completion")
+COMMANDS = ("create", "batch", "serve", "mcp", "engines", "completion")
 
 MISTAKES = [
     ("create photo.jpg --colour red", "create: unrecognized arguments: --colour red; see"),
@@ -197,7 +197,7 @@ MISTAKES = [
     ("create", "create: the following arguments are required: PHOTO; see"),
     ("creat photo.jpg", "there is no command 'creat'; did you mean create?; see"),
     ("photo.jpg -n 2", "'photo.jpg'; did you mean image-variation create photo.jpg?; see"),
-    ("vary photo.jpg", "(choose from create, batch, serve, engines, pull, completion); see"),
+    ("vary photo.jpg", "(choose from create, batch, serve, mcp, engines, pull, completion); see"),
     ("--seed 7 create photo.jpg", "--seed comes before the command; options go after it; see"),
     ("create photo.jpg -x", "create: unrecognized arguments: -x; see"),
     ("batch photo.jpg --galery", "--galery; did you mean --gallery?; see"),

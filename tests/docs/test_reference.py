@@ -13,7 +13,12 @@ DOCUMENTED = re.findall(
 """The names for which the pages show docstrings."""
 ROOT_NAMES = {
     *langchain_image_variation.__all__,
-    *("ImageVariationMiddleware", "ImageVariationToolSpec", "create_app"),
+    *(
+        "ImageVariationMCPServer",
+        "ImageVariationMiddleware",
+        "ImageVariationToolSpec",
+        "create_app",
+    ),
 }
 """The names of the root package, also those that need an extra."""
 

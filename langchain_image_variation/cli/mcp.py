@@ -1,0 +1,219 @@
+"""`image-variation mcp`: runs a server of the Model Context Protocol on this machine."""
+
+import argparse
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from langchain_image_variation.cli.engine_options import (
+    add_engine,
+    collect_engine_options,
+    resolve_auto,
+    split_engines,
+)
+from langchain_image_variation.cli.extras import translate_import_errors
+from langchain_image_variation.cli.messages import name_path
+from langchain_image_variation.cli.options import add_fit
+from langchain_image_variation.contract import MAX_N
+from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.traits import plan_download
+from langchain_image_variation.exceptions import ModelNotDownloadedError, SourceError
+from langchain_image_variation.numbers import check_whole_number
+
+if TYPE_CHECKING:
+    from langchain_image_variation.mcp.server import ImageVariationMCPServer
+
+__all__ = ["add_mcp"]
+
+_EXPOSABLE = ("fit", "name", "prompt")
+_THUMBNAILS = ("none", "sheet", "each")
+_TOKEN_VARIABLE = "IMAGE_VARIATION_MCP_TOKEN"
+
+
+def add_mcp(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `mcp`."""
+    parser.description = (
+        "Run a server of the Model Context Protocol (MCP), for hosts such as Claude Desktop and VS "
+        "Code. The host starts this command, and talks to it by standard input and output."
+    )
+    add = parser.add_argument
+    add_engine(parser, several=True)
+    add(
+        "--root-dir",
+        metavar="DIR",
+        default=".",
+        help="the folder with the images that a model may use (default: the working directory)",
+    )
+    add(
+        "-o",
+        "--output-dir",
+        metavar="DIR",
+        default="variations",
+        help="where results are saved: a folder inside --root-dir, relative to it, or a URL such "
+        "as s3://bucket/prefix (default: variations)",
+    )
+    add_fit(parser)
+    add(
+        "--max-n",
+        type=int,
+        default=MAX_N,
+        metavar="N",
+        help=f"maximum number of variations per call, 1 to {MAX_N} (default: {MAX_N})",
+    )
+    add(
+        "--expose",
+        action="append",
+        choices=_EXPOSABLE,
+        default=[],
+        metavar="ARGUMENT",
+        help="a further argument for the model: name, fit or, if the engine takes one, prompt; "
+        "repeatable",
+    )
+    add(
+        "--max-results",
+        type=int,
+        metavar="N",
+        help="maximum number of results to keep; the oldest are deleted (default: all are kept)",
+    )
+    add(
+        "--thumbnail",
+        choices=_THUMBNAILS,
+        default="sheet",
+        help="the images of an answer: none, one contact sheet, or one small image for each "
+        "variation (default: sheet)",
+    )
+    add(
+        "--max-thumbnail-base64",
+        type=int,
+        metavar="N",
+        help="maximum length of the images of an answer, in characters of base64; they shrink "
+        "until they fit (default: 80000)",
+    )
+    add(
+        "--http",
+        action="store_true",
+        help=f"serve over HTTP on this machine instead, to clients that send the token in the "
+        f"environment variable {_TOKEN_VARIABLE}; without it, a random one is printed",
+    )
+    add(
+        "--port",
+        type=int,
+        default=8001,
+        help="with --http: the port; 0 picks a free one (default: 8001)",
+    )
+    parser.set_defaults(run=_mcp, parser=parser)
+
+
+def _mcp(arguments: argparse.Namespace) -> None:
+    # Nothing but the protocol may go to standard output.
+    with contextlib.redirect_stdout(sys.stderr):
+        server = _make_server(arguments)
+    if arguments.http:
+        _serve_http(server, arguments.port)
+    else:
+        _serve_host(server)
+
+
+def _make_server(arguments: argparse.Namespace) -> "ImageVariationMCPServer":
+    # Before the library sets up the log, in a format for terminals.
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    # Imported here because the server is an extra.
+    with translate_import_errors("mcp"):
+        from langchain_image_variation.mcp.server import ImageVariationMCPServer
+    from langchain_image_variation.agents.settings import ToolSettings
+
+    max_results = arguments.max_results
+    if max_results is not None:
+        max_results = check_whole_number("max_results", max_results, 1)
+    default, *others = [_load_engine(each) for each in split_engines(arguments)]
+    settings = ToolSettings(
+        engine=default,
+        root_dir=arguments.root_dir,
+        output_dir=arguments.output_dir,
+        fit=arguments.fit,
+        max_n=check_whole_number("max_n", arguments.max_n, 1, MAX_N),
+        max_results=max_results,
+        expose=frozenset(arguments.expose),
+    )
+    limit = arguments.max_thumbnail_base64
+    try:
+        return ImageVariationMCPServer(
+            settings,
+            engines=others,
+            thumbnail=arguments.thumbnail,
+            **({} if limit is None else {"max_thumbnail_base64": limit}),
+        )
+    except SourceError as error:
+        error.message = name_path(error.message, arguments.root_dir)
+        raise
+
+
+def _load_engine(arguments: argparse.Namespace) -> VariationEngine:
+    """Return an engine that is ready to use.
+
+    Raises:
+        ModelNotDownloadedError: If its model must be downloaded. A host waits for an answer within
+            seconds, and shows no progress.
+    """
+    if note := resolve_auto(arguments):
+        print(note, file=sys.stderr)
+    options = collect_engine_options(arguments)
+    if arguments.model is not None:
+        options["model"] = arguments.model
+    engine = load_engine(arguments.engine, **options)
+    download = plan_download(engine)
+    if download is not None and download.missing_bytes:
+        raise ModelNotDownloadedError(
+            f"The model {download.model!r} is not on this machine.",
+            hint=f"Run: image-variation pull {download.model}",
+        )
+    return engine
+
+
+def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
+    """Serve the host that started this process, until it closes a stream or a user interrupts.
+
+    The process ends without waiting for threads: the library's reads standard input until the next
+    line, and an engine's cannot be stopped from outside. No file is half-written, as after a crash.
+    """
+    # Imported here because other commands need no event loop.
+    import anyio
+
+    async def serve() -> NoReturn:
+        try:
+            await server.run_stdio_async()
+        except* OSError:
+            # The host does not read any more.
+            pass
+        os._exit(0)
+
+    signal.signal(signal.SIGINT, _interrupt)
+    anyio.run(serve)
+    raise AssertionError("unreachable")
+
+
+def _interrupt(*_: object) -> NoReturn:
+    os.write(2, b"image-variation: interrupted; no file is half-written.\n")
+    os._exit(130)
+
+
+def _serve_http(server: "ImageVariationMCPServer", port: int) -> None:
+    # Imported here because other servers need no HTTP.
+    from langchain_image_variation.mcp.http import run_http
+
+    token = os.environ.get(_TOKEN_VARIABLE)
+
+    def print_address(url: str) -> None:
+        print(f"Serving image variations by MCP at {url}. Press Ctrl-C to stop.", file=sys.stderr)
+        if token is None:
+            print(f"Clients must send: Authorization: Bearer {new_token}", file=sys.stderr)
+
+    new_token = secrets.token_urlsafe(32)
+    run_http(server, port=port, token=new_token if token is None else token, ready=print_address)

@@ -1,0 +1,123 @@
+"""`CreateArguments`: what a model passes to `create_image_variations`, and the schema it sees."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, create_model
+
+from langchain_image_variation.agents.arguments import (
+    Exposable,
+    ImageVariationArguments,
+    bounded_arguments,
+    explain_errors,
+    expose_arguments,
+)
+from langchain_image_variation.exceptions import ToolCallError
+from langchain_image_variation.mcp.schema import json_schema
+from langchain_image_variation.source import Fit
+
+__all__ = [
+    "CREATE_TOOL",
+    "MAX_SEED",
+    "CreateArguments",
+    "input_schema",
+    "parse_arguments",
+]
+
+CREATE_TOOL = "create_image_variations"
+"""The name of the tool. Hosts put the server's name in front, and models accept 64 characters."""
+
+MAX_SEED = 2**53 - 1
+"""The largest seed. Hosts written in JavaScript round larger whole numbers (RFC 8259, section 6),
+and would then ask for other images."""
+
+_IMAGE = (
+    "The image to vary: the name of an image that list_images returns, the path of a file in the "
+    "server's folder, such as 'photo.jpg' or 'trips/photo.jpg', or 'latest' for the newest result. "
+    "Never a URL or base64. Any other value returns a list of the images."
+)
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    # Some services refuse a null in a schema. A model leaves the argument out instead.
+    schema.pop("default", None)
+
+
+_SEED = Field(
+    default=None,
+    ge=0,
+    le=MAX_SEED,
+    description="Makes the same variations again. Leave it out for new ones.",
+    json_schema_extra=_drop_default,
+)
+
+_RULES = {
+    "engine": "must be the name of an engine",
+    "seed": f"must be a whole number from 0 to {MAX_SEED}",
+}
+
+
+class CreateArguments(ImageVariationArguments):
+    """The arguments of `create_image_variations`, besides those that the developer exposes."""
+
+    seed: Annotated[int | None, _SEED] = None
+    engine: str | None = None
+
+
+def parse_arguments(
+    arguments: dict[str, Any], *, max_n: int, with_size: bool, exposed: frozenset[Exposable]
+) -> CreateArguments:
+    """Return the arguments that a model passed.
+
+    Args:
+        arguments: The arguments as they arrived.
+        max_n: The maximum number of variations per call.
+        with_size: Whether the model chooses the size.
+        exposed: The arguments that are exposed.
+
+    Raises:
+        ToolCallError: If they are wrong. The message says how to correct them.
+    """
+    try:
+        return expose_arguments(CreateArguments, exposed).model_validate(arguments)
+    except ValidationError as error:
+        text = explain_errors(
+            error.errors(),
+            max_n=max_n,
+            with_size=with_size,
+            exposed=exposed,
+            more_rules=_RULES,
+        )
+        raise ToolCallError(text) from None
+
+
+def input_schema(
+    engine_names: Sequence[str],
+    *,
+    max_n: int,
+    with_size: bool,
+    with_seed: bool,
+    exposed: frozenset[Exposable],
+    fit: Fit,
+) -> dict[str, Any]:
+    """Return the arguments as a model sees them, as a JSON schema.
+
+    Args:
+        engine_names: The engines that the model may choose. The first is used by default.
+        max_n: The maximum number of variations per call.
+        with_size: Whether the model chooses the size.
+        with_seed: Whether an engine has a seed that requests can set.
+        exposed: The arguments that are exposed.
+        fit: What happens to an image that is not square, unless the model chooses.
+    """
+    arguments = bounded_arguments(max_n=max_n, with_size=with_size, fit=fit, exposed=exposed)
+    fields: dict[str, Any] = {"image": (str, Field(description=_IMAGE))}
+    if with_seed:
+        fields["seed"] = (int, _SEED)
+    default = engine_names[0]
+    description = f"What makes the variations. Leave it out for {default}."
+    fields["engine"] = (
+        Literal[tuple(engine_names)],
+        Field(default=default, description=description),
+    )
+    return json_schema(create_model(CREATE_TOOL, __base__=arguments, **fields))

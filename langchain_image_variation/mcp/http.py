@@ -1,0 +1,173 @@
+"""Serving over HTTP on this machine: the token, and an end that loses no answer."""
+
+import hmac
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.mcp.server import ImageVariationMCPServer
+from langchain_image_variation.server.run import listen
+
+__all__ = ["HOST", "MIN_TOKEN_LENGTH", "PATH", "Gate", "run_http"]
+
+HOST = "127.0.0.1"
+"""The address to listen on. The images belong to a user of this machine."""
+
+PATH = "/mcp"
+"""The path of the endpoint."""
+
+MIN_TOKEN_LENGTH = 16
+"""The minimum length of a token, in characters. Every program on this machine can guess tokens."""
+
+_QUIET_SECONDS = 0.5
+"""How many seconds without a request end a server that drains. Some clients ask for the schema of a
+tool only when they have its answer."""
+
+_CLOSE_SECONDS = 5
+"""How many seconds clients have to read their answers, once all calls are finished."""
+
+
+class Gate:
+    """An ASGI app that lets only requests with a token pass. All others get a 401.
+
+    Args:
+        app: The app behind it.
+        token: The token that clients send in the header `Authorization`, as "Bearer TOKEN".
+
+    Raises:
+        InvalidRequestError: If the token is shorter than `MIN_TOKEN_LENGTH`, or contains anything
+            but visible ASCII characters.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        is_visible = token.isascii() and token.isprintable() and " " not in token
+        if len(token) < MIN_TOKEN_LENGTH or not is_visible:
+            raise InvalidRequestError(
+                f"The token must have at least {MIN_TOKEN_LENGTH} characters, which must be "
+                "visible ASCII characters. Leave it out for a random one.",
+                param="token",
+            )
+        self._app = app
+        self._token = token.encode()
+        self._request_count = 0
+        self._last_end = 0.0
+
+    def quiet_seconds(self) -> float:
+        """Return how long ago the last request ended, or 0 while one is in progress."""
+        return 0.0 if self._request_count else time.monotonic() - self._last_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif not self._has_token(scope):
+            refusal = JSONResponse(
+                {"error": "The token is missing or wrong. Send it as 'Authorization: Bearer ...'."},
+                status_code=401,
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+            await refusal(scope, receive, send)
+        elif scope["method"] != "POST":
+            # A client keeps a GET open for messages that belong to no request.
+            await self._app(scope, receive, send)
+        else:
+            self._request_count += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._request_count -= 1
+                self._last_end = time.monotonic()
+
+    def _has_token(self, scope: Scope) -> bool:
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        # Headers are latin-1 (RFC 9110, section 5.5), and what is compared must be bytes.
+        is_correct = hmac.compare_digest(token.strip().encode("latin-1"), self._token)
+        return is_correct and scheme.lower() == "bearer"
+
+
+class _Server(uvicorn.Server):
+    """Drains on a signal: it finishes the calls in progress and refuses new ones.
+
+    A second signal ends it immediately.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gate: Gate,
+        refuse_calls: Callable[[], object],
+        ready: Callable[[str], object],
+    ) -> None:
+        super().__init__(config)
+        self._gate = gate
+        self._refuse_calls = refuse_calls
+        self._ready = ready
+        self._is_draining = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            self._ready(f"http://{HOST}:{port}{PATH}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._is_draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._is_draining = True
+        self._refuse_calls()
+        # When it ends, uvicorn re-raises the signals that it caught. SIGTERM is handled here.
+        if sig != signal.SIGTERM:
+            self._captured_signals.append(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._is_draining and self._gate.quiet_seconds() > _QUIET_SECONDS:
+            # This also ends the streams that belong to no request, which uvicorn logs as errors.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run_http(
+    server: ImageVariationMCPServer, *, port: int, token: str, ready: Callable[[str], object]
+) -> None:
+    """Serve on this machine until SIGTERM or SIGINT.
+
+    After the signal, calls in progress are finished and new ones are refused. A second signal ends
+    the server immediately.
+
+    A request whose `Host` or `Origin` is not a name of this machine's loopback gets a 421 or a 403.
+    So web pages cannot reach the server by DNS rebinding, even if they knew the token.
+
+    Args:
+        server: The server.
+        port: The port to listen on. 0 takes a free one.
+        token: The token that clients must send; see `Gate`.
+        ready: Called with the URL of the server once it listens.
+
+    Raises:
+        InvalidRequestError: If the token is not valid, or the server cannot listen on that port.
+        KeyboardInterrupt: After SIGINT.
+    """
+    gate = Gate(server.streamable_http_app(streamable_http_path=PATH, host=HOST), token)
+    config = uvicorn.Config(
+        gate,
+        ws="none",
+        access_log=False,
+        proxy_headers=False,
+        # The caller has configured the log.
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
+    )
+    with listen(HOST, port) as listener:
+        _Server(config, gate, server.refuse_calls, ready).run(sockets=[listener])

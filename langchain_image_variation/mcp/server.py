@@ -1,0 +1,387 @@
+"""`ImageVariationMCPServer`: the tool as a server of the Model Context Protocol."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from pydantic import AnyUrl
+
+from langchain_image_variation import __version__
+from langchain_image_variation.agents.arguments import (
+    ENGINE_OPTIONS,
+    Exposable,
+    describe_tool,
+)
+from langchain_image_variation.agents.call import (
+    CallResult,
+    call_tool_async,
+    check_settings,
+    largest_n,
+)
+from langchain_image_variation.agents.conversation_storage import open_results
+from langchain_image_variation.agents.failures import ToolErrorTranslation
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.results import Results
+from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.loading import engine_name
+from langchain_image_variation.engines.traits import (
+    engine_base_url,
+    has_costly_seeds,
+    request_options,
+    with_options,
+)
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    MissingExtraError,
+    ToolCallError,
+    excerpt,
+)
+from langchain_image_variation.mcp.arguments import (
+    CREATE_TOOL,
+    CreateArguments,
+    input_schema,
+    parse_arguments,
+)
+from langchain_image_variation.mcp.schema import json_schema
+from langchain_image_variation.mcp.thumbnails import (
+    MAX_BASE64,
+    MIN_BASE64,
+    Thumbnail,
+    encode_thumbnails,
+)
+from langchain_image_variation.numbers import check_whole_number
+
+try:
+    from mcp.server import MCPServer
+    from mcp.server.lowlevel.helper_types import ReadResourceContents
+    from mcp.server.mcpserver import Context
+    from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+    from mcp_types import (
+        CallToolResult,
+        InputRequiredResult,
+        Resource,
+        ResourceTemplate,
+        Tool,
+        ToolAnnotations,
+    )
+
+    from langchain_image_variation.mcp.answer import (
+        CreatedImages,
+        ImageNames,
+        describe_names,
+        describe_result,
+        error_answer,
+        text_answer,
+    )
+    from langchain_image_variation.mcp.progress import report_images
+    from langchain_image_variation.mcp.resources import (
+        TEMPLATE,
+        is_result_uri,
+        list_results,
+        read_result,
+    )
+except ImportError as error:
+    raise MissingExtraError.for_package(
+        "The MCP server", error.name, "langchain-image-variation[mcp]"
+    ) from None
+
+__all__ = ["LIST_TOOL", "MAX_LISTED_IMAGES", "ImageVariationMCPServer"]
+
+Engine = VariationEngine | AsyncVariationEngine
+
+LIST_TOOL = "list_images"
+"""The name of the tool that lists images."""
+
+MAX_LISTED_IMAGES = 50
+"""The maximum number of files, and of results, that `list_images` returns: the newest. Users choose
+the names of files, and 50 names of the longest kind (255 bytes) stay below the 25,000 tokens that
+Claude Code accepts."""
+
+_INSTRUCTIONS = (
+    "Makes variations of images in one folder of the user, and saves them there. A variation is a "
+    "new image that looks like the original. Name an image by its file name or by the name of a "
+    "result."
+)
+
+_LIST_DESCRIPTION = (
+    "List the images that create_image_variations can vary: the files in the server's folder, and "
+    "the results of earlier calls, the newest first."
+)
+
+
+class ImageVariationMCPServer(MCPServer[Any]):
+    """A server of the Model Context Protocol that makes variations of images in a folder.
+
+    It has the tools `create_image_variations` and `list_images`, and each result as a resource. It
+    finds, checks and saves images as `ImageVariationTool` does, with the same settings. All clients
+    share one folder of results. If a model makes a mistake, it gets an error whose text lists what
+    it may use. About a failure, it gets a text without details, and the failure is logged. Neither
+    contains a key or an absolute path.
+
+    `run`, `streamable_http_app` and the other methods are those of `MCPServer`. So are the
+    decorators, with which you can add tools of your own.
+
+    Args:
+        settings: The settings of the tool. Its engine is the default of the argument `engine`.
+            Models always have `strength`, if an engine takes it. The settings `max_calls`,
+            `thumbnail` and `raise_on` have no effect here.
+        engines: Further engines, or names of installed ones, that a model may choose. Name only
+            those that it may use: some cost money, or send images to a server.
+        thumbnail: The images of an answer: "none", "sheet" for one contact sheet, or "each" for
+            one small image per variation.
+        max_thumbnail_base64: The maximum length of the images of an answer, in characters of
+            base64. They shrink until they fit.
+
+    Raises:
+        ImageVariationError: If a setting or an engine cannot be used. See `check_settings`.
+        InvalidRequestError: If two engines have the same name, or `thumbnail` or
+            `max_thumbnail_base64` is not valid.
+    """
+
+    def __init__(
+        self,
+        settings: ToolSettings | None = None,
+        *,
+        engines: Iterable[str | Engine] = (),
+        thumbnail: Thumbnail = "sheet",
+        max_thumbnail_base64: int = MAX_BASE64,
+    ) -> None:
+        if thumbnail not in get_args(Thumbnail):
+            raise InvalidRequestError(
+                f"thumbnail must be one of {', '.join(get_args(Thumbnail))}, got "
+                f"{excerpt(thumbnail)}.",
+                param="thumbnail",
+            )
+        self._thumbnail: Thumbnail = thumbnail
+        self._max_thumbnail_base64 = check_whole_number(
+            "max_thumbnail_base64", max_thumbnail_base64, MIN_BASE64
+        )
+        settings = settings or ToolSettings()
+        self._loaded_engines = LoadedEngines()
+        check_settings(settings, self._loaded_engines)
+        self._settings: dict[str, ToolSettings] = {}
+        for engine in (settings.engine, *engines):
+            engine = self._loaded_engines.get(engine)
+            name = engine_name(engine)
+            if name in self._settings:
+                raise InvalidRequestError(
+                    f"Two engines have the name {name!r}. Start a server for each.",
+                    param="engines",
+                )
+            exposed = {
+                option
+                for option in {"strength", *settings.expose}
+                if option not in ENGINE_OPTIONS or option in request_options(engine)
+            }
+            update = {
+                "engine": engine,
+                "expose": frozenset(exposed),
+                "thumbnail": thumbnail == "sheet",
+            }
+            self._settings[name] = settings.model_copy(update=update)
+            check_settings(self._settings[name], self._loaded_engines)
+        self._default_engine = next(iter(self._settings))
+        self._refuses_calls = False
+        super().__init__(
+            "image-variation", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING"
+        )
+
+    def refuse_calls(self) -> None:
+        """Answer new calls with an error from now on. Those in progress are finished."""
+        self._refuses_calls = True
+
+    async def list_tools(self) -> list[Tool]:
+        """Return the tools, with the limits of the settings in their schemas."""
+        return [self._create_tool(), _LIST_IMAGES, *await super().list_tools()]
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool.
+
+        Returns:
+            The answer. A mistake of the model or a failure is an answer too, with `is_error`.
+
+        Raises:
+            mcp.server.mcpserver.exceptions.ToolError: If there is no such tool.
+        """
+        call = {CREATE_TOOL: self._create, LIST_TOOL: self._list}.get(name)
+        if call is None:
+            return await super().call_tool(name, arguments, context)
+        if self._refuses_calls:
+            return error_answer("The server is shutting down. Try again later.")
+        try:
+            with ToolErrorTranslation((), ToolCallError):
+                return await call(arguments, context)
+        except ToolCallError as error:
+            return error_answer(error.message)
+
+    async def list_resources(self) -> list[Resource]:
+        """Return the newest results."""
+        results = await asyncio.to_thread(self._list_results)
+        return [*results, *await super().list_resources()]
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        """Return the template for the URIs of results."""
+        return [TEMPLATE, *await super().list_resource_templates()]
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Return the PNG file of a result.
+
+        Raises:
+            mcp.server.mcpserver.exceptions.ResourceError: If there is no such result, or if it is
+                too large or cannot be read.
+        """
+        if not is_result_uri(str(uri)):
+            return await super().read_resource(uri, context)
+        try:
+            with ToolErrorTranslation((), ResourceError):
+                data = await asyncio.to_thread(self._read_result, str(uri))
+        except ResourceError as error:
+            if isinstance(error.__cause__, ToolCallError):
+                raise ResourceNotFoundError(str(error)) from None
+            raise
+        return [ReadResourceContents(content=data, mime_type="image/png")]
+
+    def _create_tool(self) -> Tool:
+        default = self._settings[self._default_engine]
+        engines = [settings.engine for settings in self._settings.values()]
+        return Tool(
+            name=CREATE_TOOL,
+            title="Create image variations",
+            description=describe_tool(self._exposed),
+            input_schema=input_schema(
+                list(self._settings),
+                max_n=self._max_n,
+                with_size=default.fixed_size is None,
+                with_seed=any("seed" in _model_options(engine) for engine in engines),
+                exposed=self._exposed,
+                fit=default.fit,
+            ),
+            output_schema=json_schema(CreatedImages),
+            annotations=ToolAnnotations(
+                read_only_hint=False,
+                destructive_hint=False,
+                idempotent_hint=False,
+                open_world_hint=any(engine_base_url(engine) is not None for engine in engines),
+            ),
+        )
+
+    @property
+    def _max_n(self) -> int:
+        """The maximum number of variations that any of the engines makes in a call."""
+        return max(
+            largest_n(settings, self._loaded_engines) for settings in self._settings.values()
+        )
+
+    @property
+    def _exposed(self) -> frozenset[Exposable]:
+        """The arguments that are exposed for any of the engines."""
+        return frozenset().union(*(settings.expose for settings in self._settings.values()))
+
+    async def _create(
+        self, arguments: dict[str, Any], context: Context[Any, Any] | None
+    ) -> CallToolResult:
+        values = parse_arguments(
+            arguments,
+            max_n=self._max_n,
+            with_size=self._settings[self._default_engine].fixed_size is None,
+            exposed=self._exposed,
+        )
+        settings = self._choose_settings(values)
+        async with report_images(context) as listener:
+            result = await call_tool_async(
+                settings, self._loaded_engines, values, listener=listener
+            )
+        thumbnails = await asyncio.to_thread(self._make_thumbnails, settings, result)
+        return text_answer(result.content, describe_result(result), thumbnails)
+
+    async def _list(
+        self, arguments: dict[str, Any], context: Context[Any, Any] | None
+    ) -> CallToolResult:
+        if arguments:
+            raise ToolCallError(f"{LIST_TOOL} has no arguments. Call it again without any.")
+        text, names = await asyncio.to_thread(self._list_images)
+        return text_answer(text, names)
+
+    def _choose_settings(self, arguments: CreateArguments) -> ToolSettings:
+        """Return the settings for a call, with the engine and the seed that a model chose.
+
+        Raises:
+            ToolCallError: If the model may not use that engine, or if the engine lacks an option.
+        """
+        name = self._default_engine if arguments.engine is None else arguments.engine
+        settings = self._settings.get(name)
+        if settings is None:
+            names = ", ".join(self._settings)
+            raise ToolCallError(
+                f"There is no engine {excerpt(name)} here. The engines are: {names}."
+            )
+        for option in ("seed", *ENGINE_OPTIONS):
+            is_chosen = getattr(arguments, option, None) is not None
+            if is_chosen and option not in _model_options(settings.engine):
+                raise ToolCallError(
+                    f"The engine {name} has no {option} that you can set. Leave it out."
+                )
+        if arguments.seed is None:
+            return settings
+        engine = with_options(settings.engine, {"seed": arguments.seed})
+        return settings.model_copy(update={"engine": engine})
+
+    def _make_thumbnails(self, settings: ToolSettings, result: CallResult) -> list[str]:
+        if self._thumbnail == "each":
+            results = open_results(settings, None)
+            files = [_read_file(results, image["path"]) for image in result.artifact["images"]]
+        else:
+            files = [result.thumbnail]
+        # Another call may have deleted a result that exceeds `max_results`.
+        present = [file for file in files if file is not None]
+        return encode_thumbnails(present, self._max_thumbnail_base64)
+
+    def _open_results(self) -> Results:
+        """Return the results of all calls."""
+        return open_results(self._settings[self._default_engine], None)
+
+    def _list_results(self) -> list[Resource]:
+        return list_results(self._open_results())
+
+    def _read_result(self, uri: str) -> bytes:
+        return read_result(self._open_results(), uri)
+
+    def _list_images(self) -> tuple[str, ImageNames]:
+        results = self._open_results()
+        files = results.image_folder.newest_names(MAX_LISTED_IMAGES + 1)
+        handles = results.newest_handles()
+        names = ImageNames(
+            files=files[:MAX_LISTED_IMAGES],
+            results=handles[:MAX_LISTED_IMAGES],
+            has_more=max(len(files), len(handles)) > MAX_LISTED_IMAGES,
+        )
+        return describe_names(names), names
+
+
+_LIST_IMAGES = Tool(
+    name=LIST_TOOL,
+    title="List images",
+    description=_LIST_DESCRIPTION,
+    input_schema={"type": "object", "properties": {}},
+    output_schema=json_schema(ImageNames),
+    annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
+)
+
+
+def _model_options(engine: object) -> set[str]:
+    """Return the options of an engine that a model may set: none that makes a call cost more."""
+    options = {"seed", *ENGINE_OPTIONS}.intersection(request_options(engine))
+    return options - {"seed"} if has_costly_seeds(type(engine)) else options
+
+
+def _read_file(results: Results, path: str) -> bytes | None:
+    file = results.open(path)
+    if file is None:
+        return None
+    with file:
+        return file.read()

@@ -1,0 +1,80 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langchain_image_variation.cli import main
+from langchain_image_variation.exceptions import install_command
+from tests.extras import skip_without
+
+MISTAKES = [
+    ("--root-dir nowhere", 2, "There is no folder 'nowhere'."),
+    ("--output-dir ../elsewhere", 2, "--output-dir must be inside --root-dir."),
+    ("--engine nothing", 2, "There is no engine 'nothing'."),
+    ("--engine instant --engine instant", 2, "Two engines have the name 'instant'"),
+    ("--engine instant --strength 0.2", 2, "The engine 'instant' has no option --strength"),
+    (
+        "--engine instant --engine local --base-url http://x",
+        2,
+        "None of the engines instant, local has the option --base-url.",
+    ),
+    (
+        "--engine variations --engine gpt-image --base-url http://x",
+        2,
+        "The engines variations and gpt-image cannot share the option --base-url.",
+    ),
+    ("--expose prompt", 2, "needs an engine whose prompt a request can set"),
+    ("--max-n 11", 2, "--max-n must be a whole number from 1 to 10, got 11."),
+    ("--max-results 0", 2, "--max-results must be a whole number of at least 1, got 0."),
+    ("--max-thumbnail-base64 9", 2, "--max-thumbnail-base64 must be a whole number of at least"),
+    ("--thumbnail huge", 2, "argument --thumbnail: invalid choice"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES, ids=range(len(MISTAKES)))
+def test_a_wrong_option_is_explained(
+    arguments: str,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A mistake ends the command before it serves, with one line on standard error."""
+    skip_without("mcp")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    assert main(["mcp", *arguments.split()]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1 and message in err
+    assert not (tmp_path / "variations").exists()
+
+
+def test_a_short_token_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token that is easy to guess ends the command, and is not printed."""
+    skip_without("mcp")
+    monkeypatch.setenv("IMAGE_VARIATION_MCP_TOKEN", "hunter2")
+    assert main(["mcp", "--http", "--port", "0", "--engine", "instant"]) == 2
+    err = capsys.readouterr().err
+    assert "The token must have at least 16 characters" in err
+    assert "hunter2" not in err
+
+
+@pytest.mark.slow
+def test_the_missing_extra_is_named() -> None:
+    """Without the library, the command says how to install it."""
+    code = "import sys; sys.modules['mcp'] = None; import langchain_image_variation.cli as cli\n"
+    completed = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.exit(cli.main(['mcp']))"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert "needs the package 'mcp" in completed.stderr
+    assert install_command("langchain-image-variation[mcp]") in completed.stderr
