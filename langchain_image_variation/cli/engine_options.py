@@ -110,7 +110,10 @@ def resolve_auto(arguments: argparse.Namespace) -> str | None:
     path = arguments.model_path
     model = arguments.model if path is None else os.path.abspath(path)
     choice = choose_engine(
-        {"model": model, "revision": arguments.revision, "device": arguments.device}
+        {
+            "model": model,
+            **{name: getattr(arguments, name) for name in ("revision", "device", "dtype")},
+        }
     )
     arguments.engine = choice.name
     return f"auto chose the engine {choice.name}: {choice.reason}."

@@ -108,7 +108,8 @@ class DiffusersEngine:
             which takes half as long, except for `flux-redux`. By default, that of the preset.
         device: "auto", "cuda", "cuda:1", "mps", "xpu" or "cpu". "auto" is the first GPU, or else
             the CPU.
-        dtype: "auto", "float32", "float16" or "bfloat16". "auto" is half precision on a GPU.
+        dtype: "auto", "float32", "float16" or "bfloat16". "auto" is half precision on a GPU. For
+            "float16", smaller files are downloaded where a repository has them.
         offload: What waits in the main memory while the GPU does not need it: "none", "model" (all
             components but one) or "sequential" (all layers but one). "auto" decides by the free
             memory.
@@ -255,10 +256,21 @@ class DiffusersEngine:
         if isinstance(options.model, str) and options.model in PRESETS:
             preset = PRESETS[options.model]
             ModelLoader(options).check_options(preset, preset.name)
-        if is_downloaded(options.model, options.revision, cache_dir=options.cache_dir):
+        if is_downloaded(
+            options.model,
+            options.revision,
+            cache_dir=options.cache_dir,
+            device=options.device,
+            dtype=options.dtype,
+        ):
             return None
         return plan_model_download(
-            options.model, options.revision, cache_dir=options.cache_dir, token=options.token
+            options.model,
+            options.revision,
+            cache_dir=options.cache_dir,
+            token=options.token,
+            device=options.device,
+            dtype=options.dtype,
         )
 
     def close(self) -> None:

@@ -16,7 +16,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-__all__ = ["TINY_MODELS", "TINY_SIDE", "add_safety_checker", "convert_to_bin", "save_tiny_model"]
+__all__ = [
+    "TINY_MODELS",
+    "TINY_SIDE",
+    "add_safety_checker",
+    "convert_to_bin",
+    "halve_weights",
+    "save_tiny_model",
+]
 
 TINY_SIDE = 16
 """The width and height of the images that each tiny model draws, in pixels."""
@@ -52,6 +59,17 @@ def convert_to_bin(folder: Path) -> None:
 def _bin_name(path: Path) -> Path:
     stem = "pytorch_model" if path.stem == "model" else path.stem
     return path.with_name(f"{stem}.bin")
+
+
+def halve_weights(folder: Path, *, keep_originals: bool) -> None:
+    """Add files of the same weights in half precision, or put them in the place of the others."""
+    for path in folder.rglob("*.safetensors"):
+        if (path.parent / "config.json").exists():
+            weights = {key: value.half() for key, value in load_file(path).items()}
+            # diffusers looks for the name of the library that made a file.
+            save_file(weights, path.with_suffix(".fp16.safetensors"), {"format": "pt"})
+            if not keep_originals:
+                path.unlink()
 
 
 def add_safety_checker(folder: Path, threshold: float) -> None:
