@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import ImageVariationError, InvalidReq
 if TYPE_CHECKING:
     from langchain_image_variation.engines.diffusers.devices import Hardware
 
-__all__ = ["AUTO", "EngineChoice", "choose_engine", "resolve_engine"]
+__all__ = ["AUTO", "EngineChoice", "choose_engine"]
 
 AUTO = "auto"
 """`load_engine` accepts it, and so does everything else that takes an engine's name."""
@@ -28,19 +28,6 @@ class EngineChoice:
     """The name of the engine."""
     reason: str
     """Why it was chosen, and what to do if you want another one: a clause without a period."""
-
-
-def resolve_engine(name: str, options: Mapping[str, object] | None = None) -> str:
-    """Return the name of an engine. If it is `auto`, that of the chosen one.
-
-    Args:
-        name: The name.
-        options: The options that the engine will get.
-
-    Raises:
-        InvalidRequestError: See `choose_engine`.
-    """
-    return choose_engine(options).name if name == AUTO else name
 
 
 def choose_engine(

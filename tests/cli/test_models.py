@@ -185,3 +185,5 @@ def test_a_model_is_for_engines_that_load_one(capsys: pytest.CaptureFixture[str]
     )
     assert main(["create", "photo.jpg", "--model-path", ".", "--model", "unclip"]) == 2
     assert "Pass --model or --model-path, not both." in capsys.readouterr().err
+    assert main(["create", "photo.jpg", "--engine", "diffusers", "--model-path", ""]) == 2
+    assert "--model-path must name a folder, got ''." in capsys.readouterr().err

@@ -1,17 +1,14 @@
 """`ModelLoader`: loads the model that an engine's options describe, and places it on a device."""
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from langchain_image_variation.engines.context import progress_reporter
-from langchain_image_variation.engines.diffusers.devices import (
-    choose_device,
-    import_torch,
-)
+from langchain_image_variation.engines.diffusers.devices import choose_device, import_torch
 from langchain_image_variation.engines.diffusers.families import Family, Pipelines, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+from langchain_image_variation.engines.diffusers.load_options import LoadOptions
 from langchain_image_variation.engines.diffusers.main_memory import (
     check_main_memory,
     main_memory_hint,
@@ -30,28 +27,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
 )
 
-__all__ = ["LoadOptions", "LoadedModel", "ModelLoader"]
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """The options that a loaded model depends on. Engines with equal ones share it.
-
-    See `DiffusersEngine` for each of them.
-    """
-
-    model: str | Path
-    revision: str | None
-    device: str
-    dtype: str
-    offload: str
-    batch: int | None
-    safety: bool
-    scheduler: str
-    cache_dir: str | os.PathLike[str] | None
-    # These change where the files come from, and not what is loaded.
-    download: bool = field(compare=False)
-    token: str | None = field(compare=False, repr=False)
+__all__ = ["LoadedModel", "ModelLoader"]
 
 
 @dataclass(frozen=True)
