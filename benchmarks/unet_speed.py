@@ -30,7 +30,6 @@ RUNS = 3
 ATTENTION: dict[str, Callable[[Any], object]] = {
     "torch's own": lambda unet: None,
     "in slices of half of the heads": lambda unet: unet.set_attention_slice("auto"),
-    "in slices of one head": lambda unet: unet.set_attention_slice("max"),
 }
 """What is called with the U-Net, by the name of the kind of attention."""
 

@@ -6,7 +6,6 @@ to make. `TINY_MODELS` names them by preset. Import this module only where torch
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import diffusers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+
+from random_models import character_tokenizer
 
 __all__ = [
     "TINY_MODELS",
@@ -137,20 +138,6 @@ def _text_config() -> Any:
     )
 
 
-def _tokenizer(folder: Path) -> Any:
-    """Return a tokenizer of single characters, from files in `folder`."""
-    folder.mkdir(parents=True)
-    letters = [chr(code) for code in range(33, 127)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters)]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-    shutil.rmtree(folder)
-    return tokenizer
-
-
 def _vae() -> Any:
     """Return a decoder that doubles the side."""
     return diffusers.AutoencoderKL(
@@ -196,7 +183,7 @@ def _save_unclip(folder: Path) -> None:
         image_encoder=_image_encoder(),
         image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=_WIDTH),
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-        tokenizer=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
         text_encoder=transformers.CLIPTextModel(_text_config()).eval(),
         unet=_unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * _WIDTH),
         scheduler=diffusers.DDIMScheduler(
@@ -238,7 +225,7 @@ def _save_ip_adapter(folder: Path) -> None:
     diffusers.StableDiffusionPipeline(
         vae=_vae(),
         text_encoder=transformers.CLIPTextModel(_text_config()).eval(),
-        tokenizer=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
         unet=unet,
         scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, steps_offset=1),
         safety_checker=None,
@@ -262,8 +249,8 @@ def _save_ip_adapter_xl(folder: Path) -> None:
         vae=_vae(),
         text_encoder=transformers.CLIPTextModel(_text_config()).eval(),
         text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config()).eval(),
-        tokenizer=_tokenizer(folder / "new"),
-        tokenizer_2=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
+        tokenizer_2=character_tokenizer(folder / "new"),
         unet=unet,
         scheduler=diffusers.EulerDiscreteScheduler(),
     ).save_pretrained(folder)
