@@ -168,7 +168,7 @@ def plan_download(
     files: dict[str, list[RemoteFile]] = {}
     for part in parts:
         with translate_hub_errors(model, part.repository, part.revision, endpoint=endpoint):
-            if cached_folder(part, cache_dir) is None:
+            if cached_folder(part, cache_dir, float16=True) is None:
                 _check_writable(cache_dir)
             info = api.model_info(
                 part.repository,

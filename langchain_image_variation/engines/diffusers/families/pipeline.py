@@ -66,10 +66,10 @@ def load_component(component_class: Any, folder: Path, dtype: Any) -> Any:
     Raises:
         EngineError: If the call was cancelled.
     """
-    check_cancellation()
-    progress_reporter().report_activity(f"loading {folder.name}")
     import torch
 
+    check_cancellation()
+    progress_reporter().report_activity(f"loading {folder.name}")
     variant = loaded_variant(folder, float16=dtype == torch.float16)
     return component_class.from_pretrained(
         folder, dtype=dtype, variant=variant, local_files_only=True
