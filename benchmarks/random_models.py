@@ -142,7 +142,7 @@ def _text_config(width: int, layers: int) -> Any:
     )
 
 
-def _tokenizer(folder: Path) -> Any:
+def character_tokenizer(folder: Path) -> Any:
     """Return a tokenizer of single characters. It writes its files into `folder`, and removes it.
 
     Only the empty prompt is encoded, which no vocabulary can make faster.
@@ -223,7 +223,7 @@ def _save_sd21(folder: Path, weights: RandomWeights) -> None:
         # Random deviations would be divided by.
         image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=1024).to(weights.dtype),
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-        tokenizer=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
         text_encoder=text_encoder,
         unet=unet,
         scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, prediction_type="v_prediction"),
@@ -253,8 +253,8 @@ def _save_sdxl(folder: Path, weights: RandomWeights) -> None:
         vae=_vae(weights, scaling_factor=0.13025),
         text_encoder=weights.fill(lambda: transformers.CLIPTextModel(_text_config(768, 12))),
         text_encoder_2=weights.fill(lambda: transformers.CLIPTextModelWithProjection(large)),
-        tokenizer=_tokenizer(folder / "new"),
-        tokenizer_2=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
+        tokenizer_2=character_tokenizer(folder / "new"),
         unet=unet,
         scheduler=diffusers.EulerDiscreteScheduler(),
     ).save_pretrained(folder)

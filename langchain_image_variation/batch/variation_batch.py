@@ -35,8 +35,8 @@ from langchain_image_variation.contract import (
     Size,
 )
 from langchain_image_variation.engines import VariationEngine
-from langchain_image_variation.engines.auto import resolve_engine
 from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.loading import resolve_engine
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     BillingLimitError,

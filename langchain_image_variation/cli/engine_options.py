@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain_image_variation.cli.options import text_or_null
 from langchain_image_variation.engines.auto import AUTO, choose_engine
-from langchain_image_variation.engines.loading import load_engine_class
+from langchain_image_variation.engines.loading import check_option_names, load_engine_class
 from langchain_image_variation.engines.traits import engine_options, loads_model
 from langchain_image_variation.exceptions import InvalidRequestError
 
@@ -116,15 +116,17 @@ def resolve_auto(arguments: argparse.Namespace) -> str | None:
     """Replace `--engine auto` by the name of the chosen engine, and return a note that says why.
 
     Raises:
-        InvalidRequestError: If an option that decides about the engine has an invalid value.
+        InvalidRequestError: If an option that decides about the engine has an invalid value, or if
+            the chosen engine lacks an option.
     """
     if arguments.engine != AUTO:
         return None
-    path = arguments.model_path
-    model = arguments.model if path is None else os.path.abspath(path)
-    choice = choose_engine(
-        {"model": model, "revision": arguments.revision, "device": arguments.device}
-    )
+    options = {name: getattr(arguments, name) for name in ("model", *_ENGINE_OPTIONS)}
+    if arguments.model_path is not None:
+        options["model"] = _model_folder(arguments.model_path)
+    options = {name: value for name, value in options.items() if value is not None}
+    choice = choose_engine(options)
+    check_option_names(choice.name, load_engine_class(choice.name), options, choice.reason)
     arguments.engine = choice.name
     return f"auto chose the engine {choice.name}: {choice.reason}."
 
@@ -146,7 +148,7 @@ def collect_engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
                 "with it. Add --engine diffusers.",
                 param="model",
             )
-        options["model"] = os.path.abspath(arguments.model_path)
+        options["model"] = _model_folder(arguments.model_path)
     elif requested_model(arguments) is None:
         options["model"] = arguments.model
     return {name: value for name, value in options.items() if value is not None}
@@ -194,6 +196,17 @@ def split_engines(arguments: argparse.Namespace) -> list[argparse.Namespace]:
                 param=option,
             )
     return engines
+
+
+def _model_folder(path: str) -> str:
+    """Return the absolute path of a folder with a model.
+
+    Raises:
+        InvalidRequestError: If it is empty, as an unset variable is.
+    """
+    if not path:
+        raise InvalidRequestError("--model-path must name a folder, got ''.", param="model")
+    return os.path.abspath(path)
 
 
 def requested_model(arguments: argparse.Namespace) -> str | None:

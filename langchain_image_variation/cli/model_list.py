@@ -4,6 +4,7 @@ from langchain_image_variation.engines.diffusers.byte_sizes import describe_byte
 from langchain_image_variation.engines.diffusers.devices import choose_device
 from langchain_image_variation.engines.diffusers.model_download import is_downloaded
 from langchain_image_variation.engines.diffusers.placement import Workload
+from langchain_image_variation.engines.diffusers.precision import loads_float16
 from langchain_image_variation.engines.diffusers.presets import PRESETS, Preset
 from langchain_image_variation.exceptions import MissingExtraError
 
@@ -44,9 +45,16 @@ def _describe_download(preset: Preset) -> str:
     except ImportError:
         # The cache can only be read with huggingface_hub.
         pass
-    if preset.download_bytes is None:
-        return "not downloaded"
-    return f"not downloaded, at least {describe_bytes(preset.download_bytes)}"
+    size = preset.least_download_bytes(float16=_uses_float16(preset))
+    return "not downloaded" if size is None else f"not downloaded, at least {describe_bytes(size)}"
+
+
+def _uses_float16(preset: Preset) -> bool:
+    """Return whether a preset would compute in half precision here. Without torch, it would not."""
+    try:
+        return loads_float16(preset)
+    except MissingExtraError:
+        return False
 
 
 def _describe_memory(preset: Preset) -> list[str]:

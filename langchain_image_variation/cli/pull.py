@@ -7,6 +7,7 @@ from langchain_image_variation.cli.download import run_download
 from langchain_image_variation.cli.engine_options import add_revision
 from langchain_image_variation.cli.extras import translate_import_errors
 from langchain_image_variation.cli.options import add_quiet
+from langchain_image_variation.engines.diffusers.devices import DTYPES
 
 __all__ = ["add_pull"]
 
@@ -24,6 +25,13 @@ def add_pull(parser: argparse.ArgumentParser) -> None:
         "Hub as OWNER/NAME",
     )
     add_revision(parser)
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="download what this type of numbers needs: float16 needs files of half the size, if "
+        "there are any (default: auto, what the GPU or the CPU of this machine needs)",
+    )
     add_quiet(parser, "print only errors")
     parser.set_defaults(run=_pull, parser=parser)
 
@@ -33,7 +41,7 @@ def _pull(arguments: argparse.Namespace) -> None:
     from langchain_image_variation.engines.diffusers.model_download import plan_model_download
 
     with translate_import_errors("diffusers"):
-        download = plan_model_download(arguments.model, arguments.revision)
+        download = plan_model_download(arguments.model, arguments.revision, dtype=arguments.dtype)
         is_complete = not download.missing_bytes
         run_download(download, quiet=arguments.quiet)
     if not arguments.quiet:

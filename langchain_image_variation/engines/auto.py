@@ -6,6 +6,7 @@ there is a GPU. Otherwise it means `local`, which works everywhere.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
@@ -13,7 +14,7 @@ from langchain_image_variation.exceptions import ImageVariationError, InvalidReq
 if TYPE_CHECKING:
     from langchain_image_variation.engines.diffusers.devices import Hardware
 
-__all__ = ["AUTO", "EngineChoice", "choose_engine", "resolve_engine"]
+__all__ = ["AUTO", "EngineChoice", "choose_engine"]
 
 AUTO = "auto"
 """`load_engine` accepts it, and so does everything else that takes an engine's name."""
@@ -29,19 +30,6 @@ class EngineChoice:
     """Why it was chosen, and what to do if you want another one: a clause without a period."""
 
 
-def resolve_engine(name: str, options: Mapping[str, object] | None = None) -> str:
-    """Return the name of an engine. If it is `auto`, that of the chosen one.
-
-    Args:
-        name: The name.
-        options: The options that the engine will get.
-
-    Raises:
-        InvalidRequestError: See `choose_engine`.
-    """
-    return choose_engine(options).name if name == AUTO else name
-
-
 def choose_engine(
     options: Mapping[str, Any] | None = None, *, hardware: "Hardware | None" = None
 ) -> EngineChoice:
@@ -50,8 +38,8 @@ def choose_engine(
     The checks that cost least come first, and torch is imported only for the last one.
 
     Args:
-        options: The options that the engine will get. `model`, `revision` and `cache_dir` say which
-            model must be there, and `device` which GPU.
+        options: The options that the engine will get. `model`, `revision`, `cache_dir` and `dtype`
+            say which files must be there, and `device` which GPU.
         hardware: The devices of this machine. None asks torch.
 
     Raises:
@@ -81,7 +69,11 @@ def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") ->
 
     model = options.get("model") or DEFAULT_PRESET.name
     name = model_name(model)
-    if not is_downloaded(model, options.get("revision"), cache_dir=options.get("cache_dir")):
+    is_here = partial(
+        is_downloaded, model, options.get("revision"), cache_dir=options.get("cache_dir")
+    )
+    # Files in any precision are good for this dtype, so torch is not asked for the device.
+    if not is_here(dtype="float16"):
         return EngineChoice(
             "local",
             f"the model {name!r} is not on this machine; `image-variation pull {name}` gets it",
@@ -91,5 +83,13 @@ def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") ->
         reason = "device is 'cpu'" if options.get("device") == "cpu" else "there is no GPU"
         return EngineChoice(
             "local", f"{reason}; name the engine 'diffusers' yourself to use the CPU"
+        )
+    if not is_here(
+        device=device.name, dtype=options.get("dtype") or "auto", hardware=device.hardware
+    ):
+        return EngineChoice(
+            "local",
+            f"the model {name!r} is on this machine in half precision only; `image-variation pull "
+            f"{name} --dtype float32` gets the other files",
         )
     return EngineChoice("diffusers", f"the model {name!r} is here, and so is {device.description}")

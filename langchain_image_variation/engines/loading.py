@@ -12,13 +12,13 @@ If an engine needs an extra of its distribution, the entry point names it:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.engines import VariationEngine
-from langchain_image_variation.engines.auto import resolve_engine
+from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.checks import find_engine_fault
 from langchain_image_variation.engines.traits import engine_options, required_options
 from langchain_image_variation.error_translation import ErrorTranslation
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "check_option_names",
     "engine_name",
     "engine_names",
     "engine_version",
     "load_engine",
     "load_engine_class",
     "make_engine",
+    "resolve_engine",
 ]
 
 ENTRY_POINT_GROUP = "langchain_image_variation.engines"
@@ -76,6 +78,24 @@ def load_engine(name: str, **options: Any) -> VariationEngine:
     return make_engine(name, load_engine_class(name), options)
 
 
+def resolve_engine(name: str, options: Mapping[str, object] | None = None) -> str:
+    """Return the name of an engine. If it is "auto", that of the chosen one.
+
+    Args:
+        name: The name.
+        options: The options that the engine will get.
+
+    Raises:
+        InvalidRequestError: If the chosen engine lacks one of the options. See also
+            `choose_engine`.
+    """
+    if name != AUTO:
+        return name
+    choice = choose_engine(options)
+    check_option_names(choice.name, load_engine_class(choice.name), options or {}, choice.reason)
+    return choice.name
+
+
 def make_engine(
     name: str, engine_class: type[Any], options: Mapping[str, object]
 ) -> VariationEngine:
@@ -85,17 +105,7 @@ def make_engine(
         EngineError: If it cannot be constructed, or is not an engine.
         InvalidRequestError: If it has no such option, lacks a required one, or refuses a value.
     """
-    option_names = engine_options(engine_class)
-    for option in options:
-        if option not in option_names:
-            hint = (
-                f"Its options are {', '.join(option_names)}"
-                if option_names
-                else "It takes no options"
-            )
-            raise InvalidRequestError(
-                f"The engine {name!r} has no option {option!r}. {hint}.", param=option
-            )
+    check_option_names(name, engine_class, options)
     for option in required_options(engine_class):
         if option not in options:
             raise InvalidRequestError(
@@ -107,6 +117,35 @@ def make_engine(
     if fault is not None:
         raise EngineError(f"The engine {name!r} cannot be used: {fault}")
     return cast(VariationEngine, engine)
+
+
+def check_option_names(
+    name: str, engine_class: type[Any], options: Iterable[str], reason: str | None = None
+) -> None:
+    """Refuse an option that an engine does not have.
+
+    Args:
+        name: The name of the engine.
+        engine_class: Its class.
+        options: The names of the options.
+        reason: Why "auto" chose the engine: `EngineChoice.reason`.
+
+    Raises:
+        InvalidRequestError: If the engine lacks one of the options.
+    """
+    option_names = engine_options(engine_class)
+    for option in options:
+        if option not in option_names:
+            hint = (
+                f"Its options are {', '.join(option_names)}."
+                if option_names
+                else "It takes no options."
+            )
+            if reason is not None:
+                hint = f"{hint} auto chose it because {reason}."
+            raise InvalidRequestError(
+                f"The engine {name!r} has no option {option!r}. {hint}", param=option
+            )
 
 
 def load_engine_class(name: str) -> type[Any]:

@@ -10,6 +10,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
 )
 from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.options import check_switch
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer_images import normalize_images
@@ -48,7 +49,7 @@ class ClientFlow:
         self.endpoint = endpoint
         self.model = settings.check_model(model)
         self.extra_fields = settings.check_extra_fields(extra_fields, _FIELDS)
-        self.normalize = settings.check_flag("normalize", normalize)
+        self.normalize = check_switch("normalize", normalize)
         self.result_urls = result_urls or URLPolicy(hosts=None)
 
     @property

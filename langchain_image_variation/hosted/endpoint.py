@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
+from langchain_image_variation.engines.options import check_switch
 from langchain_image_variation.exceptions import (
     EngineConnectionError,
     EngineResponseError,
@@ -113,7 +114,7 @@ class Endpoint:
             max_answer_bytes=check_whole_number("max_answer_bytes", max_answer_bytes, 1, 2**40),
             retries=Retries(
                 check_whole_number("max_retries", max_retries, 0, _MAX_RETRIES),
-                settings.check_flag("resend_lost", resend_lost),
+                check_switch("resend_lost", resend_lost),
             ),
             key_variable=key_variable,
             address_hint=address_hint,

@@ -21,7 +21,6 @@ __all__ = [
     "FormValue",
     "check_base_url",
     "check_extra_fields",
-    "check_flag",
     "check_header",
     "check_key",
     "check_model",
@@ -149,17 +148,6 @@ def check_timeout(value: object) -> httpx.Timeout:
         return value
     total = check_seconds("timeout", value)
     return httpx.Timeout(total, connect=min(total, _CONNECT_TIMEOUT))
-
-
-def check_flag(param: str, value: bool) -> bool:
-    """Return a boolean setting.
-
-    Raises:
-        InvalidRequestError: If it is not a boolean; the string "no" would count as True.
-    """
-    if not isinstance(value, bool):
-        raise InvalidRequestError(f"{param} must be True or False.", param=param)
-    return value
 
 
 def check_model(value: str | None) -> str | None:

@@ -66,6 +66,18 @@ def test_pull_announces_the_download(hub: FakeHub, env: dict[str, str]) -> None:
     assert len(hub.downloads()) == requests
 
 
+def test_pull_gets_the_files_of_a_dtype(hub: FakeHub, env: dict[str, str]) -> None:
+    """`pull --dtype float16` downloads the smaller files, and `--dtype float32` then the others."""
+    halved_name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    hub.repositories["owner/mine"] = HubRepository({**FILES, halved_name: WEIGHTS[:6_000_000]})
+    for dtype, size in (("float16", "6.0 MB"), ("float32", "12.0 MB")):
+        completed = run("pull", "owner/mine", "--dtype", dtype, env=env)
+        assert f"'owner/mine': {size} from".encode() in completed.stderr
+    completed = run("pull", "owner/mine", "--dtype", "float16", env=env)
+    assert b"was already here" in completed.stderr
+    assert len(hub.downloads()) == 2
+
+
 def test_pull_hides_its_retries(hub: FakeHub, env: dict[str, str]) -> None:
     """If the connection breaks and is made again, the output is the same."""
     hub.faults = [Fault("/storage/", after=11_000_000)]
@@ -173,3 +185,5 @@ def test_a_model_is_for_engines_that_load_one(capsys: pytest.CaptureFixture[str]
     )
     assert main(["create", "photo.jpg", "--model-path", ".", "--model", "unclip"]) == 2
     assert "Pass --model or --model-path, not both." in capsys.readouterr().err
+    assert main(["create", "photo.jpg", "--engine", "diffusers", "--model-path", ""]) == 2
+    assert "--model-path must name a folder, got ''." in capsys.readouterr().err

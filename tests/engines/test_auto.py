@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,30 @@ def test_the_tool_names_the_chosen_engine() -> None:
         asyncio.run(tool.ainvoke(call(image="photo.jpg"))),
     ):
         assert message.artifact["images"][0]["engine"] == "local"
+
+
+@pytest.mark.usefixtures("root")
+def test_an_option_of_the_other_engine_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that the chosen engine lacks is an error that says why that engine was chosen."""
+    reason = f" auto chose it because {NOT_INSTALLED}."
+    for options in ({"steps": 5}, {"model": "unclip"}):
+        for use in (partial(load_engine, "auto", **options), partial(make_auto_batch, options)):
+            with pytest.raises(InvalidRequestError) as caught:
+                use()
+            [name] = options
+            assert caught.value.message.startswith(f"The engine 'local' has no option {name!r}.")
+            assert caught.value.message.endswith(reason)
+            assert caught.value.param == name
+    for arguments in (["--steps", "5"], ["--model", "unclip"], ["--model-path", "."]):
+        assert main(["create", "photo.jpg", "--engine", "auto", "--quiet", *arguments]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("image-variation: The engine 'local' has no option --")
+        assert line.endswith(reason)
+
+
+def make_auto_batch(options: dict[str, Any]) -> VariationBatch:
+    """Return a batch with the engine `auto` and these options."""
+    return VariationBatch("out", engine="auto", options=options)
 
 
 def test_a_batch_chooses_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

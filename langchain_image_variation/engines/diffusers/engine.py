@@ -3,64 +3,37 @@
 import copy
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from PIL import Image
 
-from langchain_image_variation.cancellation import cancelled_error
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
-    MAX_N,
     CreateImageVariationRequest,
     ImagesResponse,
 )
-from langchain_image_variation.engines.context import (
-    ProgressReporter,
-    cancellation,
-    progress_reporter,
-)
-from langchain_image_variation.engines.diffusers.devices import (
-    check_device_name,
-    check_dtype_name,
-    list_devices,
-)
-from langchain_image_variation.engines.diffusers.families import SCHEDULERS, Settings
+from langchain_image_variation.engines.context import cancellation, progress_reporter
+from langchain_image_variation.engines.diffusers.call_progress import CallProgress
+from langchain_image_variation.engines.diffusers.devices import list_devices
+from langchain_image_variation.engines.diffusers.families import Settings
 from langchain_image_variation.engines.diffusers.families.seeds import noise_seed
+from langchain_image_variation.engines.diffusers.load_options import LoadOptions
 from langchain_image_variation.engines.diffusers.model_download import (
     is_downloaded,
     plan_model_download,
 )
-from langchain_image_variation.engines.diffusers.model_loader import (
-    LoadedModel,
-    LoadOptions,
-    ModelLoader,
-)
-from langchain_image_variation.engines.diffusers.models import (
-    absolute_model,
-    fingerprint_folder,
-    model_name,
-    read_model,
-)
+from langchain_image_variation.engines.diffusers.model_loader import LoadedModel, ModelLoader
+from langchain_image_variation.engines.diffusers.models import model_name
 from langchain_image_variation.engines.diffusers.packages import check_packages
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
-from langchain_image_variation.engines.diffusers.placement import check_offload
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
 from langchain_image_variation.engines.diffusers.shared_models import SharedModel
 from langchain_image_variation.engines.fingerprint import digest
-from langchain_image_variation.engines.options import (
-    check_seed,
-    check_strength,
-    check_switch,
-)
+from langchain_image_variation.engines.options import check_seed, check_strength
 from langchain_image_variation.engines.traits import PendingDownload, check_model
-from langchain_image_variation.exceptions import (
-    ContentPolicyError,
-    EngineError,
-    InvalidRequestError,
-    excerpt,
-)
+from langchain_image_variation.exceptions import ContentPolicyError, EngineError
 from langchain_image_variation.images.pixels import decode_png, encode_png, flatten
 from langchain_image_variation.numbers import check_number, check_whole_number
 
@@ -80,7 +53,6 @@ MAX_GUIDANCE_SCALE = 100.0
 
 _SEED_BITS = 32
 _PRESET_HINT = "; leave it out for the model's own"
-_BATCH_HINT = "; leave it out to choose by the free memory"
 
 
 class DiffusersEngine:
@@ -108,7 +80,8 @@ class DiffusersEngine:
             which takes half as long, except for `flux-redux`. By default, that of the preset.
         device: "auto", "cuda", "cuda:1", "mps", "xpu" or "cpu". "auto" is the first GPU, or else
             the CPU.
-        dtype: "auto", "float32", "float16" or "bfloat16". "auto" is half precision on a GPU.
+        dtype: "auto", "float32", "float16" or "bfloat16". "auto" is half precision on a GPU. For
+            "float16", smaller files are downloaded where a repository has them.
         offload: What waits in the main memory while the GPU does not need it: "none", "model" (all
             components but one) or "sequential" (all layers but one). "auto" decides by the free
             memory.
@@ -169,24 +142,20 @@ class DiffusersEngine:
                 "guidance_scale", guidance_scale, 0, MAX_GUIDANCE_SCALE, hint=_PRESET_HINT
             )
         )
-        options = LoadOptions(
-            model=absolute_model(model),
-            revision=_check_text("revision", revision),
-            device=check_device_name(device),
-            dtype=check_dtype_name(dtype),
-            offload=check_offload(offload),
-            batch=(
-                None
-                if batch is None
-                else check_whole_number("batch", batch, 1, MAX_N, hint=_BATCH_HINT)
-            ),
-            safety=check_switch("safety", safety),
-            scheduler=_check_scheduler(scheduler),
-            cache_dir=_check_folder("cache_dir", cache_dir),
-            download=check_switch("download", download),
-            token=_check_text("token", token),
+        options = LoadOptions.check(
+            model=model,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            offload=offload,
+            batch=batch,
+            safety=safety,
+            scheduler=scheduler,
+            cache_dir=cache_dir,
+            download=download,
+            token=token,
         )
-        self._folder_fingerprint = _fingerprint_folder(options)
+        self._folder_fingerprint = options.fingerprint_folder()
         check_packages()
         self._options = options
         self._pipeline = SharedModel(options, ModelLoader(options))
@@ -255,10 +224,21 @@ class DiffusersEngine:
         if isinstance(options.model, str) and options.model in PRESETS:
             preset = PRESETS[options.model]
             ModelLoader(options).check_options(preset, preset.name)
-        if is_downloaded(options.model, options.revision, cache_dir=options.cache_dir):
+        if is_downloaded(
+            options.model,
+            options.revision,
+            cache_dir=options.cache_dir,
+            device=options.device,
+            dtype=options.dtype,
+        ):
             return None
         return plan_model_download(
-            options.model, options.revision, cache_dir=options.cache_dir, token=options.token
+            options.model,
+            options.revision,
+            cache_dir=options.cache_dir,
+            token=options.token,
+            device=options.device,
+            dtype=options.dtype,
         )
 
     def close(self) -> None:
@@ -281,7 +261,7 @@ class DiffusersEngine:
         check_model(request.model, self.models)
         if self._is_closed:
             raise EngineError("The engine is closed. Create a new one.")
-        call = _CallProgress(request.n, progress_reporter(), cancellation())
+        call = CallProgress(request.n, progress_reporter(), cancellation())
         call.check()
         source = flatten(decode_png(request.image)).convert("RGB")
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
@@ -302,7 +282,7 @@ class DiffusersEngine:
         placed: PlacedModel[LoadedModel],
         source: Image.Image,
         seeds: Sequence[int],
-        call: "_CallProgress",
+        call: CallProgress,
     ) -> list[Image.Image]:
         """Return one image for each seed, of the model's own size."""
         encoded = placed.run(lambda model: model.family.encode(model.loaded, source))
@@ -339,43 +319,6 @@ class DiffusersEngine:
         )
 
 
-class _CallProgress:
-    """The progress of one call, and whether it was cancelled.
-
-    Args:
-        n: How many images the call makes.
-        reporter: Where to report progress.
-        is_cancelled: Returns whether the call was cancelled.
-    """
-
-    def __init__(
-        self, n: int, reporter: ProgressReporter, is_cancelled: Callable[[], bool]
-    ) -> None:
-        self._n, self._reporter, self.is_cancelled = n, reporter, is_cancelled
-        self._finished = 0
-
-    def check(self) -> None:
-        """Raise an error if the call was cancelled."""
-        if self.is_cancelled():
-            raise cancelled_error()
-
-    def batch_step(self, size: int) -> Callable[[float], None]:
-        """Return a function to call before each pass of a batch of `size` images."""
-
-        def step(share: float) -> None:
-            self.check()
-            self._reporter.work_done((self._finished + size * share) / self._n)
-
-        return step
-
-    def finish(self, count: int) -> None:
-        """Report that `count` more images are drawn."""
-        self.check()
-        self._finished += count
-        for _ in range(count):
-            self._reporter.image_finished()
-
-
 def _encode(image: Image.Image, side: int) -> bytes:
     """Return a PNG file of exactly the side."""
     if image.size != (side, side):
@@ -387,42 +330,3 @@ def _describe_enlarging(drawn: int, side: int) -> str | None:
     if drawn >= side:
         return None
     return f"drawn at {drawn}x{drawn} pixels and enlarged to {side}x{side}"
-
-
-def _fingerprint_folder(options: LoadOptions) -> str | None:
-    """Check a model that can be read now, and return what its files are like if it is a folder."""
-
-    def find_nothing(_: Any) -> Any:
-        raise FileNotFoundError
-
-    try:
-        model = read_model(options.model, options.revision, find_nothing)
-    except FileNotFoundError:
-        # The index of a repository is read when the model is loaded.
-        return None
-    return fingerprint_folder(model)
-
-
-def _check_scheduler(value: object) -> str:
-    if isinstance(value, str) and value in SCHEDULERS:
-        return value
-    raise InvalidRequestError(
-        f"scheduler must be one of {', '.join(map(repr, SCHEDULERS))}, got {excerpt(value)}.",
-        param="scheduler",
-    )
-
-
-def _check_text(name: str, value: str | None) -> str | None:
-    if value is None or (isinstance(value, str) and value):
-        return value
-    # The value may be a secret.
-    kind = "an empty one" if value == "" else f"a value of type {type(value).__name__}"
-    raise InvalidRequestError(f"{name} must be a string or None, got {kind}.", param=name)
-
-
-def _check_folder(name: str, value: str | os.PathLike[str] | None) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str | os.PathLike) and (path := os.fspath(value)):
-        return path
-    raise InvalidRequestError(f"{name} must be a folder or None, got {excerpt(value)}.", param=name)

@@ -4,17 +4,18 @@ Linux kills a process that takes too much.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from langchain_image_variation.engines.diffusers.byte_sizes import describe_memory
+from langchain_image_variation.engines.diffusers.weight_files import (
+    FLOAT16,
+    loaded_files,
+    loaded_variant,
+)
 from langchain_image_variation.exceptions import EngineError
 
 __all__ = ["check_main_memory", "free_main_memory", "least_bytes_to_load", "main_memory_hint"]
-
-_WEIGHTS = (".safetensors", ".bin")
-"""The suffixes of files of weights. A component may come in both formats."""
 
 
 def free_main_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
@@ -42,11 +43,10 @@ def least_bytes_to_load(folders: Iterable[Path], dtype: str) -> int:
 
     Args:
         folders: The folders of the model. Each component is a subfolder with a `config.json`.
-        dtype: The type of the numbers in memory. Files may have numbers of twice the size.
+        dtype: The type of the numbers in memory. Files may have numbers of half or twice the size.
     """
     configs = (config for folder in folders for config in folder.rglob("config.json"))
-    largest = max((_smallest_format(config.parent) for config in configs), default=0)
-    return largest if dtype == "float32" else largest // 2
+    return max((_component_bytes(config.parent, dtype) for config in configs), default=0)
 
 
 def check_main_memory(model: str, folders: Iterable[Path], dtype: str, free_bytes: int) -> None:
@@ -83,10 +83,11 @@ def main_memory_hint(dtype: str) -> str:
     )
 
 
-def _smallest_format(folder: Path) -> int:
-    """Return the size of a component's weights, in the smallest of the formats that it has."""
-    sizes: Counter[tuple[str, bool]] = Counter()
-    for path in folder.iterdir():
-        if path.suffix in _WEIGHTS:
-            sizes[path.suffix, ".fp16." in path.name] += path.stat().st_size
-    return min(sizes.values(), default=0)
+def _component_bytes(folder: Path, dtype: str) -> int:
+    """Return how much memory a component's weights take at least."""
+    float16 = dtype == "float16"
+    size = sum(path.stat().st_size for path in loaded_files(folder, float16=float16))
+    if loaded_variant(folder, float16=float16) == FLOAT16:
+        return 2 * size if dtype == "float32" else size
+    # The name of the file does not tell its precision. Some models come in half precision only.
+    return size if dtype == "float32" else size // 2

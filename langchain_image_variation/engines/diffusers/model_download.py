@@ -4,7 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from langchain_image_variation.engines.diffusers.devices import Hardware
 from langchain_image_variation.engines.diffusers.models import model_name, read_model
+from langchain_image_variation.engines.diffusers.precision import loads_float16
 from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.diffusers.repository import (
     Download,
@@ -22,6 +24,9 @@ def is_downloaded(
     revision: str | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    hardware: Hardware | None = None,
 ) -> bool:
     """Return whether a model can be loaded without a network. It does not use the network itself.
 
@@ -29,9 +34,13 @@ def is_downloaded(
         model: See `read_model`.
         revision: See `read_model`.
         cache_dir: See `cached_folder`.
+        device: The option `device`. It is looked at if files are here in half precision only. See
+            `loads_float16`.
+        dtype: The option `dtype`.
+        hardware: See `loads_float16`.
 
     Raises:
-        InvalidRequestError: See `read_model`.
+        InvalidRequestError: See `read_model` and `loads_float16`.
         EngineError: If the index of the model is corrupt.
         ImportError: If `huggingface_hub` is not installed.
     """
@@ -40,10 +49,15 @@ def is_downloaded(
         return find_folders(parts, model=model_name(model), cache_dir=cache_dir)
 
     try:
-        parts = read_model(model, revision, find_index).parts
+        found_model = read_model(model, revision, find_index)
     except ModelNotDownloadedError:
         return False
-    return all(cached_folder(part, cache_dir) is not None for part in parts)
+    parts = [part for part in found_model.parts if cached_folder(part, cache_dir) is None]
+    if any(cached_folder(part, cache_dir, float16=True) is None for part in parts):
+        return False
+    return not parts or loads_float16(
+        found_model.preset, device=device, dtype=dtype, hardware=hardware
+    )
 
 
 def plan_model_download(
@@ -52,6 +66,8 @@ def plan_model_download(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> Download:
     """Ask the Hub for all files of a model, and return which of them are missing here.
 
@@ -62,9 +78,11 @@ def plan_model_download(
         revision: See `read_model`.
         cache_dir: See `cached_folder`.
         token: See `find_folders`.
+        device: See `is_downloaded`.
+        dtype: See `is_downloaded`.
 
     Raises:
-        InvalidRequestError: See `read_model`.
+        InvalidRequestError: See `read_model` and `loads_float16`.
         ImageVariationError: See `plan_download`.
         ImportError: If `huggingface_hub` is not installed.
     """
@@ -83,4 +101,5 @@ def plan_model_download(
         cache_dir=cache_dir,
         token=token,
         license=", ".join(filter(None, (preset.license, preset.license_url))),
+        prefers_float16=lambda: loads_float16(preset, device=device, dtype=dtype),
     )

@@ -1,18 +1,14 @@
 """`ModelLoader`: loads the model that an engine's options describe, and places it on a device."""
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from langchain_image_variation.engines.context import progress_reporter
-from langchain_image_variation.engines.diffusers.devices import (
-    choose_device,
-    choose_dtype,
-    import_torch,
-)
+from langchain_image_variation.engines.diffusers.devices import choose_device, import_torch
 from langchain_image_variation.engines.diffusers.families import Family, Pipelines, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+from langchain_image_variation.engines.diffusers.load_options import LoadOptions
 from langchain_image_variation.engines.diffusers.main_memory import (
     check_main_memory,
     main_memory_hint,
@@ -20,6 +16,7 @@ from langchain_image_variation.engines.diffusers.main_memory import (
 from langchain_image_variation.engines.diffusers.models import Model, model_name, read_model
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel, is_out_of_memory
 from langchain_image_variation.engines.diffusers.placement import Workload, plan_placement
+from langchain_image_variation.engines.diffusers.precision import model_dtype
 from langchain_image_variation.engines.diffusers.presets import Part, Preset
 from langchain_image_variation.engines.diffusers.repository import find_folders
 from langchain_image_variation.engines.diffusers.shared_models import is_forked_child
@@ -30,28 +27,7 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
 )
 
-__all__ = ["LoadOptions", "LoadedModel", "ModelLoader"]
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """The options that a loaded model depends on. Engines with equal ones share it.
-
-    See `DiffusersEngine` for each of them.
-    """
-
-    model: str | Path
-    revision: str | None
-    device: str
-    dtype: str
-    offload: str
-    batch: int | None
-    safety: bool
-    scheduler: str
-    cache_dir: str | os.PathLike[str] | None
-    # These change where the files come from, and not what is loaded.
-    download: bool = field(compare=False)
-    token: str | None = field(compare=False, repr=False)
+__all__ = ["LoadedModel", "ModelLoader"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +50,7 @@ class ModelLoader:
         self._options = options
         self._model: Model | None = None
         self._folders: Mapping[str, Path] = {}
+        self._dtype = ""
 
     def device_name(self) -> str:
         """Return the device that the model uses, such as "cuda:0".
@@ -84,29 +61,29 @@ class ModelLoader:
         """
         return choose_device(self._options.device).name
 
-    def check_options(self, preset: Preset, model: str) -> None:
+    def check_options(self, preset: Preset, model: str) -> str:
         """Refuse options that do not fit the device or the model, before anything is downloaded.
 
         Args:
             preset: How the model works.
             model: The name of the model, for messages.
 
+        Returns:
+            The type of the numbers that the model computes with, as torch names it.
+
         Raises:
             InvalidRequestError: If they do not fit. `param` names the option.
             MissingExtraError: If torch is not installed.
         """
-        options, family = self._options, load_family(preset.family)
-        choose_dtype(
-            options.dtype,
-            choose_device(options.device),
-            prefers_bfloat16=family.prefers_bfloat16,
-        )
-        if options.scheduler == "dpm-solver++" and not family.takes_dpm_solver:
+        options = self._options
+        dtype = model_dtype(preset, device=options.device, dtype=options.dtype)
+        if options.scheduler == "dpm-solver++" and not load_family(preset.family).takes_dpm_solver:
             raise InvalidRequestError(
                 f"The model {model!r} cannot draw with the scheduler {options.scheduler!r}. Leave "
                 "out the option scheduler.",
                 param="scheduler",
             )
+        return dtype
 
     def fetch(self) -> None:
         """Find the files of the model, and download those that are missing if that is allowed.
@@ -116,8 +93,10 @@ class ModelLoader:
             ImageVariationError: See `read_model` and `find_folders`.
         """
         model = read_model(self._options.model, self._options.revision, self._find_folders)
-        self.check_options(model.preset, model.name)
-        folders = self._find_folders(model.parts) if model.parts else {}
+        self._dtype = self.check_options(model.preset, model.name)
+        folders = (
+            self._find_folders(model.parts, float16=self._dtype == "float16") if model.parts else {}
+        )
         self._model, self._folders = model, {**model.folders, **folders}
 
     def load(self) -> PlacedModel[LoadedModel]:
@@ -133,10 +112,9 @@ class ModelLoader:
             # If the parent computed with several threads, the child would wait for them forever.
             # https://github.com/pytorch/pytorch/issues/58962
             torch.set_num_threads(1)
-        options, preset = self._options, self._model.preset
+        options, preset, dtype = self._options, self._model.preset, self._dtype
         device = choose_device(options.device)
         family = load_family(preset.family)
-        dtype = choose_dtype(options.dtype, device, prefers_bfloat16=family.prefers_bfloat16)
         hardware = device.hardware
         check_main_memory(
             self._model.name,
@@ -170,7 +148,9 @@ class ModelLoader:
             may_offload=options.offload == "auto",
         )
 
-    def _find_folders(self, parts: tuple[Part, ...]) -> Mapping[str, Path]:
+    def _find_folders(
+        self, parts: tuple[Part, ...], *, float16: bool = False
+    ) -> Mapping[str, Path]:
         options = self._options
         return find_folders(
             parts,
@@ -178,6 +158,7 @@ class ModelLoader:
             cache_dir=options.cache_dir,
             token=options.token,
             download=options.download,
+            float16=float16,
         )
 
     def _make_error(self, error: Exception, dtype: str) -> EngineError:

@@ -4,16 +4,22 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from langchain_image_variation.engines.diffusers.presets import PRESETS, Part, Preset
 from langchain_image_variation.engines.fingerprint import digest
-from langchain_image_variation.exceptions import EngineError, InvalidRequestError, excerpt
+from langchain_image_variation.exceptions import (
+    EngineError,
+    ImageVariationError,
+    InvalidRequestError,
+    excerpt,
+)
 
 __all__ = [
     "INDEX_NAME",
@@ -32,6 +38,15 @@ FindFolders = Callable[[tuple[Part, ...]], Mapping[str, Path]]
 """Returns the folder of each part by its name, and downloads what is missing."""
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_PAGE = re.compile(rf"(?:https?://)?(?:huggingface\.co|hf\.co)/({_REPOSITORY.pattern})", re.ASCII)
+"""Matches the address of a repository's page at the Hub."""
+
+_SINGLE_FILES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
+"""The suffixes of files that may hold a whole model."""
+
+_CONVERT = "A single file of weights must be converted first."
+_MAX_SIBLINGS = 1000
+"""How many folders next to a missing one are looked at for a similar name."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,8 @@ def model_name(model: str | Path) -> str:
         return model
     similar = _find_similar(model) if isinstance(model, str) else None
     suggestion = f" Did you mean {excerpt(similar)}?" if similar else ""
+    if isinstance(model, str) and model.lower().endswith(_SINGLE_FILES):
+        suggestion = f" {_CONVERT}"
     raise InvalidRequestError(
         f"model must be one of {', '.join(PRESETS)}, a repository such as 'owner/name', or a "
         f"folder such as './name', got {excerpt(model)}.{suggestion}",
@@ -75,9 +92,12 @@ def model_name(model: str | Path) -> str:
 
 
 def _find_similar(model: str) -> str | None:
-    """Return the folder or the preset that somebody who wrote `model` may mean, if any."""
+    """Return the folder, repository or preset that somebody who wrote `model` may mean, if any."""
     if model and os.path.isfile(os.path.join(model, INDEX_NAME)):
         return f"./{model}"
+    page = _PAGE.match(model)
+    if page is not None:
+        return page[1]
     return next(iter(get_close_matches(model.lower(), PRESETS, n=1)), None)
 
 
@@ -93,7 +113,8 @@ def read_model(model: str | Path, revision: str | None, find_folders: FindFolder
     Args:
         model: The name of a preset, a repository as "owner/name", or a folder. A string is a folder
             if it is absolute or starts with "." or "~".
-        revision: The revision of the repository. By default, that of the preset, or "main".
+        revision: The revision of the repository. By default, that of the preset whose pipeline is
+            in the repository, or "main".
         find_folders: Finds the index of a repository that is not a preset. Not called for presets
             and folders.
 
@@ -111,14 +132,15 @@ def read_model(model: str | Path, revision: str | None, find_folders: FindFolder
                 "revision is for repositories; the model is a folder.", param="revision"
             )
         return _read_folder(name, folder)
-    preset = PRESETS.get(name)
+    preset = PRESETS.get(name) or (None if revision else _preset_of_repository(name))
     if preset is not None:
         pipeline, *others = preset.parts
         if revision is not None:
             pipeline = dataclasses.replace(pipeline, revision=revision)
         return Model(name, preset, (pipeline, *others))
     pipeline = Part("pipeline", name, revision or "main", (INDEX_NAME,))
-    index_folder = find_folders((pipeline,))["pipeline"]
+    with _hint_at_folder(name):
+        index_folder = find_folders((pipeline,))["pipeline"]
     preset = _preset_of_class(name, _read_index(name, index_folder / INDEX_NAME)["_class_name"])
     pipeline = dataclasses.replace(pipeline, patterns=preset.parts[0].patterns)
     return Model(name, _renamed(preset, name), (pipeline, *preset.parts[1:]))
@@ -153,17 +175,28 @@ def _as_folder(model: str | Path) -> Path | None:
 
 def _read_folder(name: str, folder: Path) -> Model:
     # The methods of Path raise errors for some names that no file can have.
-    if not os.path.isdir(folder):
+    if os.path.isfile(folder):
         raise InvalidRequestError(
-            f"There is no folder {excerpt(name)} for the model. Pass the folder that contains "
-            f"{INDEX_NAME}.",
+            f"The model {excerpt(name)} is a file. Pass the folder that contains {INDEX_NAME}. "
+            f"{_CONVERT}",
+            param="model",
+        )
+    if not os.path.isdir(folder):
+        siblings = get_close_matches(folder.name, _models_in(folder.parent), n=1)
+        raise InvalidRequestError(
+            f"There is no folder {excerpt(name)} for the model. "
+            + (
+                f"Did you mean {excerpt(siblings[0])}, next to it?"
+                if siblings
+                else f"Pass the folder that contains {INDEX_NAME}."
+            ),
             param="model",
         )
     index = folder / INDEX_NAME
     if not os.path.isfile(index):
         raise InvalidRequestError(
-            f"The folder {excerpt(name)} has no {INDEX_NAME}, so it is not a diffusers model. A "
-            "single file of weights must be converted first.",
+            f"The folder {excerpt(name)} has no {INDEX_NAME}, so it is not a diffusers model. "
+            f"{_find_model_nearby(folder)}",
             param="model",
         )
     content = _read_index(name, index)
@@ -175,6 +208,27 @@ def _read_folder(name: str, folder: Path) -> Model:
     folders = {part: path for part, path in folders.items() if path.is_dir()}
     parts = tuple(part for part in preset.parts if part.name not in folders)
     return Model(name, _renamed(preset, name), parts, folders)
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Return the names of the folders with a model in a folder."""
+    with suppress(OSError, ValueError), os.scandir(folder) as entries:
+        return [
+            entry.name
+            for entry in islice(entries, _MAX_SIBLINGS)
+            if os.path.isfile(os.path.join(entry.path, INDEX_NAME))
+        ]
+    return []
+
+
+def _find_model_nearby(folder: Path) -> str:
+    """Return a sentence that leads from a folder that is not a model to one that is."""
+    if os.path.isfile(folder.parent / INDEX_NAME):
+        return "The folder above it is one: pass that."
+    models = sorted(_models_in(folder))
+    if models:
+        return f"Pass a folder in it that is one, such as {excerpt(models[0])}."
+    return _CONVERT
 
 
 def _renamed(preset: Preset, name: str) -> Preset:
@@ -218,6 +272,28 @@ def _check_components(name: str, folder: Path, content: dict[str, Any], preset: 
                 "save it again.",
                 param="model",
             )
+
+
+def _preset_of_repository(name: str) -> Preset | None:
+    """Return the preset whose pipeline is in a repository, or None."""
+    presets = (preset for preset in PRESETS.values() if preset.parts[0].repository == name)
+    return next(presets, None)
+
+
+@contextmanager
+def _hint_at_folder(name: str) -> Iterator[None]:
+    """If a repository cannot be read, say that a folder of its name could be meant."""
+    try:
+        yield
+    except ImageVariationError as error:
+        if os.path.isfile(os.path.join(name, INDEX_NAME)):
+            raise type(error)(
+                error.problem,
+                param=error.param,
+                hint=f"If you mean the folder of that name, pass model={f'./{name}'!r}.",
+                retry_after=error.retry_after,
+            ) from error
+        raise
 
 
 def _preset_of_class(name: str, class_name: str) -> Preset:

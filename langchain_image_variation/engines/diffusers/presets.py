@@ -42,8 +42,9 @@ class Preset:
         license_url: Where to read the license.
         is_gated: Whether the Hub asks you to accept the license before you can download it.
         is_commercial: Whether the license allows commercial use.
-        download_bytes: The size of its largest files, as published: the download is at least this
-            large. None if the sizes are not published.
+        download_bytes: The size of its largest files in their usual precision, as published: the
+            download is at least this large. None if the sizes are not published.
+        may_have_float16: Whether its repositories may have the files in half precision too.
         component_sizes: How many numbers each component has that stays in memory, such as weights,
             by its name. They follow from the published configuration of the component. Empty if
             they are not known.
@@ -63,8 +64,20 @@ class Preset:
     is_gated: bool = False
     is_commercial: bool = True
     download_bytes: int | None = None
+    may_have_float16: bool = True
     component_sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
     decodes_in_float32: bool = False
+
+    def least_download_bytes(self, *, float16: bool) -> int | None:
+        """Return how large the download is at least, in bytes, or None if that is not known.
+
+        Args:
+            float16: Whether files in half precision are downloaded where there are any. They have
+                two bytes for each number.
+        """
+        if self.download_bytes is None or not float16 or not self.may_have_float16:
+            return self.download_bytes
+        return min(self.download_bytes, 2 * sum(self.component_sizes.values()))
 
 
 def _components(*names: str) -> tuple[str, ...]:
@@ -112,6 +125,7 @@ _SD_VARIATIONS = Preset(
     license="CreativeML OpenRAIL-M",
     license_url="https://huggingface.co/lambdalabs/sd-image-variations-diffusers",
     download_bytes=3_775_000_000,
+    may_have_float16=False,
     component_sizes={
         "image_encoder": _VIT_L,
         "safety_checker": _SAFETY_CHECKER,

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -49,13 +49,16 @@ DownloadListener: TypeAlias = Callable[[int, int], object]
 error that it raises stops the download."""
 
 
-def cached_folder(part: "Part", cache_dir: CacheDir = None) -> Path | None:
+def cached_folder(
+    part: "Part", cache_dir: CacheDir = None, *, float16: bool = False
+) -> Path | None:
     """Return the folder of a part if the cache has all of its files, without using the network.
 
     Args:
         part: What to look for.
         cache_dir: The folder of the cache. None means the one that all programs of Hugging Face
             share, which `HF_HUB_CACHE` or `HF_HOME` can move.
+        float16: Whether files in half precision are as good as the others. See `choose_files`.
 
     Raises:
         InvalidRequestError: If the cached revision has no files that may be used.
@@ -76,8 +79,11 @@ def cached_folder(part: "Part", cache_dir: CacheDir = None) -> Path | None:
         return None
     folder = repository_dir / "snapshots" / commit
     sizes = {file.path: getattr(file, "size", 0) for file in files}
-    paths = _choose(part, sizes)
-    return folder if all(_is_whole(folder / path, sizes[path]) for path in paths) else None
+    for accepts_float16 in (False, True) if float16 else (False,):
+        paths = _choose(part, sizes, float16=accepts_float16)
+        if all(_is_whole(folder / path, sizes[path]) for path in paths):
+            return folder
+    return None
 
 
 def find_folders(
@@ -87,6 +93,7 @@ def find_folders(
     cache_dir: CacheDir = None,
     token: str | None = None,
     download: bool = False,
+    float16: bool = False,
     listener: DownloadListener | None = None,
 ) -> dict[str, Path]:
     """Return the folder of each part of a model, by the name of the part.
@@ -97,22 +104,30 @@ def find_folders(
         cache_dir: See `cached_folder`.
         token: Identifies the user at the Hub. None means `HF_TOKEN`, or the login of `hf auth`.
         download: Whether to download what is missing.
+        float16: See `cached_folder`.
         listener: Called with the progress of a download. See `Download.run`.
 
     Raises:
         ModelNotDownloadedError: If a file is missing, and `download` is False.
         ImageVariationError: See `plan_download` and `Download.run`.
     """
-    folders = {part.name: cached_folder(part, cache_dir) for part in parts}
+    folders = {part.name: cached_folder(part, cache_dir, float16=float16) for part in parts}
     found_folders = {name: folder for name, folder in folders.items() if folder is not None}
     if len(found_folders) == len(parts):
         return found_folders
     if not download:
+        if all(cached_folder(part, cache_dir, float16=True) is not None for part in parts):
+            raise ModelNotDownloadedError(
+                f"The model {model!r} is on this machine in half precision only.",
+                hint=f"Run `image-variation pull {model} --dtype float32`, or pass download=True.",
+            )
         raise ModelNotDownloadedError(
             f"The model {model!r} is not on this machine yet.",
             hint=f"Run `image-variation pull {model}`, or pass download=True.",
         )
-    return plan_download(parts, model=model, cache_dir=cache_dir, token=token).run(listener)
+    return plan_download(
+        parts, model=model, cache_dir=cache_dir, token=token, prefers_float16=lambda: float16
+    ).run(listener)
 
 
 def plan_download(
@@ -123,6 +138,7 @@ def plan_download(
     token: str | None = None,
     endpoint: str | None = None,
     license: str = "see its page",
+    prefers_float16: Callable[[], bool] = lambda: False,
 ) -> "Download":
     """Ask the Hub for the files of a model, and return which of them are missing here.
 
@@ -133,6 +149,8 @@ def plan_download(
         token: See `find_folders`.
         endpoint: The Hub's address. None means `HF_ENDPOINT`, or huggingface.co.
         license: The name of the model's license, for the user.
+        prefers_float16: Returns whether to choose files in half precision, unless the others are
+            here already. Called only if a repository has such files.
 
     Raises:
         AuthenticationError: If the Hub wants a token, or a license to be accepted.
@@ -150,7 +168,7 @@ def plan_download(
     files: dict[str, list[RemoteFile]] = {}
     for part in parts:
         with translate_hub_errors(model, part.repository, part.revision, endpoint=endpoint):
-            if cached_folder(part, cache_dir) is None:
+            if cached_folder(part, cache_dir, float16=True) is None:
                 _check_writable(cache_dir)
             info = api.model_info(
                 part.repository,
@@ -158,16 +176,22 @@ def plan_download(
                 files_metadata=True,
                 timeout=constants.HF_HUB_ETAG_TIMEOUT,
             )
+        commit = str(info.sha)
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+        paths = _choose(part, siblings)
+        halved_paths = _choose(part, siblings, float16=True)
+        if halved_paths != paths and prefers_float16():
+            if cached_folder(replace(part, revision=commit), cache_dir) is None:
+                paths = halved_paths
         files[part.name] = [
             RemoteFile(
                 part.repository,
-                str(info.sha),
+                commit,
                 path,
                 siblings[path].size or 0,
                 lfs.sha256 if (lfs := siblings[path].lfs) else None,
             )
-            for path in _choose(part, siblings)
+            for path in paths
         ]
     return Download(tuple(parts), files, model, license, cache_dir, token, endpoint)
 
@@ -266,8 +290,8 @@ class Download:
                 allow_patterns=[file.path for file in files],
                 tqdm_class=HiddenBar,
             )
-        folder = cached_folder(part, self.cache_dir)
-        if folder is None:
+        folder = cached_folder(part, self.cache_dir, float16=True)
+        if folder is None or not all(_is_whole(folder / file.path, file.size) for file in files):
             # The library settles for what is in the cache if the Hub fails at the last moment.
             raise EngineConnectionError(
                 f"The Hub failed before the model {self.model!r} was complete. A download "
@@ -319,8 +343,14 @@ def _show_bar(model: str, total: int) -> Iterator[DownloadListener]:
         yield lambda done, total: bar.update(done - bar.n)
 
 
-def _choose(part: "Part", paths: Iterable[str]) -> list[str]:
-    return choose_files(paths, part.patterns, repository=part.repository, revision=part.revision)
+def _choose(part: "Part", paths: Iterable[str], *, float16: bool = False) -> list[str]:
+    return choose_files(
+        paths,
+        part.patterns,
+        repository=part.repository,
+        revision=part.revision,
+        float16=float16,
+    )
 
 
 def _cache_dir(cache_dir: CacheDir) -> str:

@@ -3,13 +3,22 @@
 import json
 import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from langchain_image_variation.exceptions import InvalidRequestError
 
-__all__ = ["DEFAULT_REVISION", "choose_files", "find_corrupt_file"]
+__all__ = [
+    "DEFAULT_REVISION",
+    "FLOAT16",
+    "choose_files",
+    "find_corrupt_file",
+    "loaded_files",
+    "loaded_variant",
+]
 
 _SAFE = ".safetensors"
 _PICKLE = ".bin"
@@ -19,15 +28,36 @@ _UNUSED_SUFFIXES = (
 )
 """Weights for other programs, pickles that `weights_only` cannot restrict, code, and pictures."""
 
-_INDEX = ".index.json"
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_WEIGHTS = re.compile(
+    r"(?P<stem>.+)(?P<suffix>\.safetensors|\.bin)(?P<index>\.index(?:\.(?P<variant>[\w-]+))?\.json)?"
+)
+"""Matches the name of a file with weights, or of one that lists the files that have them."""
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+
+FLOAT16 = "fp16"
+"""The variant of files whose numbers have 16 bits, as the library diffusers names them. They are
+half as large as the others. A number of an original file becomes the same when it is loaded in
+`float16`."""
 
 DEFAULT_REVISION = "main"
 """The branch that a repository's files come from if no other revision is named. It can change."""
 
 
+class _Format(NamedTuple):
+    """What the files of a component's weights have in common. A component may have several."""
+
+    suffix: str
+    variant: str | None
+
+
 def choose_files(
-    paths: Iterable[str], patterns: Iterable[str], *, repository: str, revision: str
+    paths: Iterable[str],
+    patterns: Iterable[str],
+    *,
+    repository: str,
+    revision: str,
+    float16: bool = False,
 ) -> list[str]:
     """Return the files that a model needs, sorted.
 
@@ -35,42 +65,97 @@ def choose_files(
     only if its folder has no safetensors, and only from a revision that was named on purpose. It is
     then loaded with `weights_only`, which allows nothing but numbers.
 
-    Variants, such as the half precision of `model.fp16.safetensors`, are left out unless a pattern
-    names them.
+    Of the variants that a folder may have, only the one named `fp16` is ever chosen, and without
+    `float16` only if the folder has no other weights.
 
     Args:
         paths: All files of the repository.
         patterns: What the model needs, such as "unet/*".
         repository: Its name, for messages.
         revision: The commit, tag or branch that the files come from.
+        float16: Whether to choose files in half precision where a folder has them.
 
     Raises:
         InvalidRequestError: If only pickles exist and the revision is not pinned, or if no file
             matches.
     """
     patterns = list(patterns)
-    matches = {
+    matches = [
         path
         for path in paths
         if not path.lower().endswith(_UNUSED_SUFFIXES)
-        and any(_matches(path, pattern) for pattern in patterns)
-    }
-    safe_folders = {_folder(path) for path in matches if _is_weights(path, _SAFE)}
-    pickles = {path for path in matches if _is_weights(path, _PICKLE)}
-    unneeded = {path for path in pickles if _folder(path) in safe_folders}
-    if revision == DEFAULT_REVISION and pickles - unneeded:
+        and any(fnmatchcase(path, pattern) for pattern in patterns)
+    ]
+    formats: dict[str, set[_Format]] = defaultdict(set)
+    for path in matches:
+        if found := _format(path):
+            formats[_folder(path)].add(found)
+    chosen = {folder: _best(found, float16=float16) for folder, found in formats.items()}
+    needed = [
+        path for path in matches if (found := _format(path)) in (None, chosen.get(_folder(path)))
+    ]
+    if revision == DEFAULT_REVISION and any(
+        found is not None and found.suffix == _PICKLE for found in map(_format, needed)
+    ):
         raise InvalidRequestError(
             f"The repository {repository!r} has weights only as pickles, and the revision "
             f"{revision!r} can change at any time. Name a commit that you trust: pass revision.",
             param="revision",
         )
-    if not matches - unneeded:
+    if not needed:
         raise InvalidRequestError(
             f"The revision {revision!r} of the repository {repository!r} has none of the files of "
             "this model. Check the model's name.",
             param="model",
         )
-    return sorted(matches - unneeded)
+    return sorted(needed)
+
+
+def loaded_variant(folder: Path, *, float16: bool) -> str | None:
+    """Return the variant of a component's weights to load: `FLOAT16`, or None for the usual one.
+
+    Args:
+        folder: The folder of the component.
+        float16: Whether the component computes in `float16`.
+    """
+    best = _best(_present_formats(folder), float16=float16)
+    return best.variant if best else None
+
+
+def loaded_files(folder: Path, *, float16: bool) -> list[Path]:
+    """Return the files of a component's weights to load. See `loaded_variant`."""
+    formats = _present_formats(folder)
+    best = _best(formats, float16=float16)
+    return formats[best] if best else []
+
+
+def _present_formats(folder: Path) -> dict[_Format, list[Path]]:
+    """Return the files of weights of a component by their format, without incomplete formats.
+
+    A format is incomplete if a download of its files was interrupted.
+    """
+    formats: dict[_Format, list[Path]] = defaultdict(list)
+    incomplete = set()
+    for path in sorted(folder.iterdir()):
+        found = _format(path.name)
+        if found is None:
+            continue
+        if not _is_index(path.name):
+            formats[found].append(path)
+        elif not _has_all_shards(path):
+            incomplete.add(found)
+    complete = {found: paths for found, paths in formats.items() if found not in incomplete}
+    # If nothing is complete, loading fails, and its error names what is missing.
+    return complete or formats
+
+
+def _best(formats: Iterable[_Format], *, float16: bool) -> _Format | None:
+    """Return the format to load: safe if there is one, then of the wanted precision."""
+    wanted = FLOAT16 if float16 else None
+    usable = [found for found in formats if found.variant in (None, FLOAT16)]
+    return min(
+        usable, key=lambda found: (found.suffix != _SAFE, found.variant != wanted), default=None
+    )
 
 
 def find_corrupt_file(folder: Path) -> str | None:
@@ -87,11 +172,11 @@ def find_corrupt_file(folder: Path) -> str | None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         try:
-            if path.name.endswith(_INDEX):
+            if _is_index(path.name):
                 # The weights are in several files, which this one lists.
-                for shard in sorted({*json.loads(path.read_bytes())["weight_map"].values()}):
-                    if not (path.parent / shard).is_file():
-                        return f"{_folder(name)}/{shard}".lstrip("/")
+                shard = _find_missing_shard(path)
+                if shard is not None:
+                    return f"{_folder(name)}/{shard}".lstrip("/")
             elif path.suffix == ".json":
                 json.loads(path.read_bytes())
             elif path.suffix == _SAFE:
@@ -123,20 +208,30 @@ def _folder(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _is_weights(path: str, suffix: str) -> bool:
-    """Return whether a file has weights of a format, or lists the files that have them."""
-    return path.endswith((suffix, suffix + _INDEX))
-
-
-def _matches(path: str, pattern: str) -> bool:
-    variant = _variant(path)
-    return fnmatchcase(path, pattern) and (variant is None or f".{variant}." in pattern)
-
-
-def _variant(path: str) -> str | None:
-    """Return the variant that a file of weights belongs to, such as "fp16", or None."""
-    name = path.rpartition("/")[2].removesuffix(_INDEX)
-    stem, dot, suffix = name.rpartition(".")
-    if f"{dot}{suffix}" not in (_SAFE, _PICKLE):
+def _format(path: str) -> _Format | None:
+    """Return the format of a file of weights, or of one that lists such files. None for others."""
+    match = _WEIGHTS.fullmatch(path.rpartition("/")[2])
+    if match is None:
         return None
-    return _SHARD.sub("", stem).partition(".")[2] or None
+    # A variant is named before or after the number of a shard.
+    _, _, variant = _SHARD.sub("", match["stem"]).partition(".")
+    return _Format(match["suffix"], match["variant"] or variant or None)
+
+
+def _is_index(name: str) -> bool:
+    match = _WEIGHTS.fullmatch(name)
+    return match is not None and match["index"] is not None
+
+
+def _has_all_shards(index: Path) -> bool:
+    try:
+        return _find_missing_shard(index) is None
+    except Exception:
+        # Whatever the reader says about the index, it cannot read it.
+        return False
+
+
+def _find_missing_shard(index: Path) -> str | None:
+    """Return the name of the first missing file of those that an index lists, or None."""
+    shards = sorted({*json.loads(index.read_bytes())["weight_map"].values()})
+    return next((shard for shard in shards if not (index.parent / shard).is_file()), None)

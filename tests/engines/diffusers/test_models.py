@@ -10,7 +10,11 @@ from langchain_image_variation.engines.diffusers.models import (
     read_model,
 )
 from langchain_image_variation.engines.diffusers.presets import PRESETS, Part
-from langchain_image_variation.exceptions import EngineError, InvalidRequestError
+from langchain_image_variation.exceptions import (
+    EngineError,
+    InvalidRequestError,
+    ModelNotDownloadedError,
+)
 
 
 def find_nothing(parts: tuple[Part, ...]) -> Mapping[str, Path]:
@@ -124,6 +128,72 @@ def test_messages_about_folders_lead_on(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         read_model(folder, "main", find_nothing)
     assert caught.value.param == "revision"
+
+
+def test_what_is_no_model_leads_to_one_nearby(tmp_path: Path) -> None:
+    """The message about a misspelled folder, a file, or a folder above or below names the model."""
+    write_index(tmp_path / "mine", {"_class_name": "KandinskyV22Pipeline"})
+    (tmp_path / "mine" / "unet").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "mine.safetensors").touch()
+    endings = {
+        "mien": "no folder 'mien' for the model. Did you mean 'mine', next to it?",
+        "othre": "no folder 'othre' for the model. Pass the folder that contains model_index.json.",
+        "mine.safetensors": (
+            "The model 'mine.safetensors' is a file. Pass the folder that contains "
+            "model_index.json. A single file of weights must be converted first."
+        ),
+        "mine/unet": "so it is not a diffusers model. The folder above it is one: pass that.",
+        ".": "so it is not a diffusers model. Pass a folder in it that is one, such as 'mine'.",
+        "other": "A single file of weights must be converted first.",
+        "missing/mine": "Pass the folder that contains model_index.json.",
+    }
+    for name, ending in endings.items():
+        with pytest.raises(InvalidRequestError) as caught:
+            read_model(tmp_path / name, None, find_nothing)
+        assert caught.value.message.endswith(ending)
+        assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize("start", ["https://huggingface.co/", "huggingface.co/", "https://hf.co/"])
+@pytest.mark.parametrize("end", ["", "/", "/tree/main", "?not-for-all-audiences=true"])
+def test_a_page_of_the_hub_is_suggested_as_a_repository(start: str, end: str) -> None:
+    """The address of a repository's page gets the suggestion to pass the repository."""
+    with pytest.raises(InvalidRequestError, match=r"Did you mean 'owner/a-name'\?$"):
+        model_name(f"{start}owner/a-name{end}")
+
+
+def test_a_single_file_must_be_converted() -> None:
+    """The name of a file of weights is refused, and the message says why."""
+    with pytest.raises(InvalidRequestError, match="A single file of weights must be converted"):
+        model_name("v1-5-pruned.safetensors")
+
+
+def test_the_repository_of_a_preset_is_that_preset() -> None:
+    """Without a revision, the repository of a preset's pipeline is used as the preset uses it."""
+    preset = PRESETS["sd-variations"]
+    repository = preset.parts[0].repository
+    model = read_model(repository, None, find_nothing)
+    assert (model.name, model.preset, model.parts) == (repository, preset, preset.parts)
+
+
+def test_a_folder_may_be_meant_by_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a repository cannot be read and a folder has its name, the error says how to pass that."""
+
+    def fail(parts: tuple[Part, ...]) -> Mapping[str, Path]:
+        raise ModelNotDownloadedError("The model is not here.", hint="Pull it.")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotDownloadedError, match=r"^The model is not here\. Pull it\.$"):
+        read_model("models/mine", None, fail)
+    write_index(tmp_path / "models" / "mine", {"_class_name": "KandinskyV22Pipeline"})
+    with pytest.raises(ModelNotDownloadedError) as caught:
+        read_model("models/mine", None, fail)
+    assert caught.value.message == (
+        "The model is not here. If you mean the folder of that name, pass model='./models/mine'."
+    )
 
 
 def test_a_missing_component_is_named(tmp_path: Path) -> None:

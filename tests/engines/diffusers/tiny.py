@@ -6,7 +6,6 @@ to make. `TINY_MODELS` names them by preset. Import this module only where torch
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,16 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-__all__ = ["TINY_MODELS", "TINY_SIDE", "add_safety_checker", "convert_to_bin", "save_tiny_model"]
+from random_models import character_tokenizer
+
+__all__ = [
+    "TINY_MODELS",
+    "TINY_SIDE",
+    "add_safety_checker",
+    "convert_to_bin",
+    "halve_weights",
+    "save_tiny_model",
+]
 
 TINY_SIDE = 16
 """The width and height of the images that each tiny model draws, in pixels."""
@@ -52,6 +60,17 @@ def convert_to_bin(folder: Path) -> None:
 def _bin_name(path: Path) -> Path:
     stem = "pytorch_model" if path.stem == "model" else path.stem
     return path.with_name(f"{stem}.bin")
+
+
+def halve_weights(folder: Path, *, keep_originals: bool) -> None:
+    """Add files of the same weights in half precision, or put them in the place of the others."""
+    for path in folder.rglob("*.safetensors"):
+        if (path.parent / "config.json").exists():
+            weights = {key: value.half() for key, value in load_file(path).items()}
+            # diffusers looks for the name of the library that made a file.
+            save_file(weights, path.with_suffix(".fp16.safetensors"), {"format": "pt"})
+            if not keep_originals:
+                path.unlink()
 
 
 def add_safety_checker(folder: Path, threshold: float) -> None:
@@ -119,20 +138,6 @@ def _text_config() -> Any:
     )
 
 
-def _tokenizer(folder: Path) -> Any:
-    """Return a tokenizer of single characters, from files in `folder`."""
-    folder.mkdir(parents=True)
-    letters = [chr(code) for code in range(33, 127)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters)]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-    shutil.rmtree(folder)
-    return tokenizer
-
-
 def _vae() -> Any:
     """Return a decoder that doubles the side."""
     return diffusers.AutoencoderKL(
@@ -178,7 +183,7 @@ def _save_unclip(folder: Path) -> None:
         image_encoder=_image_encoder(),
         image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=_WIDTH),
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-        tokenizer=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
         text_encoder=transformers.CLIPTextModel(_text_config()).eval(),
         unet=_unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * _WIDTH),
         scheduler=diffusers.DDIMScheduler(
@@ -220,7 +225,7 @@ def _save_ip_adapter(folder: Path) -> None:
     diffusers.StableDiffusionPipeline(
         vae=_vae(),
         text_encoder=transformers.CLIPTextModel(_text_config()).eval(),
-        tokenizer=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
         unet=unet,
         scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, steps_offset=1),
         safety_checker=None,
@@ -244,8 +249,8 @@ def _save_ip_adapter_xl(folder: Path) -> None:
         vae=_vae(),
         text_encoder=transformers.CLIPTextModel(_text_config()).eval(),
         text_encoder_2=transformers.CLIPTextModelWithProjection(_text_config()).eval(),
-        tokenizer=_tokenizer(folder / "new"),
-        tokenizer_2=_tokenizer(folder / "new"),
+        tokenizer=character_tokenizer(folder / "new"),
+        tokenizer_2=character_tokenizer(folder / "new"),
         unet=unet,
         scheduler=diffusers.EulerDiscreteScheduler(),
     ).save_pretrained(folder)

@@ -13,6 +13,7 @@ from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.engines.context import progress_reporter
 from langchain_image_variation.engines.diffusers.families import Step
 from langchain_image_variation.engines.diffusers.models import INDEX_NAME
+from langchain_image_variation.engines.diffusers.weight_files import loaded_variant
 from langchain_image_variation.exceptions import EngineError
 
 if TYPE_CHECKING:
@@ -65,9 +66,14 @@ def load_component(component_class: Any, folder: Path, dtype: Any) -> Any:
     Raises:
         EngineError: If the call was cancelled.
     """
+    import torch
+
     check_cancellation()
     progress_reporter().report_activity(f"loading {folder.name}")
-    return component_class.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    variant = loaded_variant(folder, float16=dtype == torch.float16)
+    return component_class.from_pretrained(
+        folder, dtype=dtype, variant=variant, local_files_only=True
+    )
 
 
 def _model_classes(folder: Path) -> dict[str, Any]:
