@@ -74,6 +74,8 @@ class ImageVariationInput(ImageVariationArguments):
     The JSON schema leaves the others out, because some hosts show all of it to a model.
     """
 
+    model_config = ConfigDict(json_schema_extra={"description": TOOL_DESCRIPTION})
+
     model: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="One of the engine's models."
     )
