@@ -1,6 +1,7 @@
 """The conversation that an agent of each host has with a scripted model, and what must be true."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from tests.agents.hosts.scripted_server import Answer, ScriptedServer
 from tests.docs.pages import Block, find_page
 
 PAGE = "docs/hosts.md"
-CALLS: tuple[Answer, ...] = (
-    {"image": "dog.png", "n": 1},
-    {"image": "chelsea.png", "n": 2},
-    {"image": "latest", "n": 1},
+CALLS: tuple[list[dict[str, Any]], ...] = (
+    [{"image": "dog.png", "n": 1}],
+    [{"image": "chelsea.png", "n": 2}, {"image": "bird.png", "n": 1}],
+    [{"image": "latest", "n": 1}],
 )
-"""A mistake, after which the agent must go on, and two calls that build on each other."""
+"""A mistake, after which the agent must go on, a call and a mistake in parallel, and a call that
+builds on the second image of the other."""
 BOUNDS = {"type": "integer", "minimum": 1, "maximum": 4}
 """What the schema says about `n` where a host keeps bounds."""
 
@@ -45,7 +47,8 @@ class Host:
     root: Path
 
     def start(self, *answers: Answer) -> None:
-        """Let the model begin a conversation with these answers."""
+        """Let the model begin a conversation with these answers, without earlier results."""
+        shutil.rmtree(self.root / "variations", ignore_errors=True)
         self.server.script[:] = answers
         self.server.requests.clear()
         self.events.progress.clear()
@@ -71,7 +74,8 @@ class Host:
 
     def check_texts(self, text: str, folder: str = "variations") -> None:
         """Check the same of texts that came another way."""
-        assert "There is no image 'dog.png' here. Files: chelsea.png." in text
+        for image in ("dog", "bird"):
+            assert f"There is no image '{image}.png' here. Files: chelsea.png." in text
         names = re.search(r"Made 2 variations of chelsea, 256x256 pixels: (\S+), (\S+)\.", text)
         assert names
         third = re.search(rf"Made 1 variation of {names[2]}, 256x256 pixels: (\S+)\.", text)
@@ -79,6 +83,8 @@ class Host:
         for name in (names[1], names[2], third[1]):
             (path,) = self.root.glob(f"{folder}/{name}.png")
             assert SquarePNG(path.read_bytes()).side == 256
+        if folder != "variations":
+            assert not [*self.root.glob("variations/*.png")]
         # The model gets text, and none of the artifact.
         assert "sha256" not in text
         assert len(text) < 12_000

@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from tests.server.serving import serving
 
-Answer: TypeAlias = str | dict[str, Any] | tuple[str, dict[str, Any]]
-"""A text, the arguments of a call of the first tool, or the name and the arguments of another."""
+Arguments: TypeAlias = dict[str, Any]
+Answer: TypeAlias = str | list[Arguments] | tuple[str, Arguments]
+"""A text, the arguments of parallel calls of the first tool, or the name and those of another."""
 
 
 class ScriptedServer:
@@ -36,26 +37,32 @@ class ScriptedServer:
         request = self.requests[-1]
         return json.dumps(request.get("messages", request.get("contents")), ensure_ascii=False)
 
-    def _next(self, tool: str) -> tuple[str, str, dict[str, Any]]:
-        """Return the text of an answer, and the name and the arguments of its call, if any."""
+    def _next(self, tool: str) -> tuple[str, list[tuple[str, Arguments]]]:
+        """Return the text of an answer, and the names and the arguments of its calls."""
         answer = self.script.pop(0)
         if isinstance(answer, str):
-            return answer, "", {}
-        return "", *(answer if isinstance(answer, tuple) else (tool, answer))
+            return answer, []
+        calls = [answer] if isinstance(answer, tuple) else [(tool, item) for item in answer]
+        return "", calls
 
     async def openai(self, request: Request) -> Response:
         """Answer as `POST /v1/chat/completions` of OpenAI and of Mistral."""
         fields = await request.json()
         self.requests.append(fields)
         tools = fields.get("tools") or [{"function": {"name": ""}}]
-        text, name, arguments = self._next(tools[0]["function"]["name"])
-        message: dict[str, Any] = {"role": "assistant", "content": text}
-        if name:
-            function = {"name": name, "arguments": json.dumps(arguments)}
-            # Mistral's IDs have nine characters.
-            call = {"id": f"call{len(self.requests):05}", "type": "function", "function": function}
-            message = {"role": "assistant", "content": None, "tool_calls": [call]}
-        reason = "tool_calls" if name else "stop"
+        text, calls = self._next(tools[0]["function"]["name"])
+        message: dict[str, Any] = {"role": "assistant", "content": text or None}
+        if calls:
+            message["tool_calls"] = [
+                {
+                    # Mistral's IDs have nine characters.
+                    "id": f"call{len(self.requests):04}{number}",
+                    "type": "function",
+                    "function": {"name": name, "arguments": json.dumps(arguments)},
+                }
+                for number, (name, arguments) in enumerate(calls)
+            ]
+        reason = "tool_calls" if calls else "stop"
         return _response(
             {
                 "id": "chatcmpl-1",
@@ -71,19 +78,24 @@ class ScriptedServer:
         """Answer as `POST /v1/messages`."""
         fields = await request.json()
         self.requests.append(fields)
-        text, name, arguments = self._next(fields["tools"][0]["name"])
-        block: dict[str, Any] = {"type": "text", "text": text}
-        if name:
-            identity = f"toolu_{len(self.requests)}"
-            block = {"type": "tool_use", "id": identity, "name": name, "input": arguments}
+        text, calls = self._next(fields["tools"][0]["name"])
+        blocks: list[dict[str, Any]] = [
+            {
+                "type": "tool_use",
+                "id": f"toolu_{len(self.requests)}_{number}",
+                "name": name,
+                "input": arguments,
+            }
+            for number, (name, arguments) in enumerate(calls)
+        ]
         return _response(
             {
                 "id": "msg_1",
                 "type": "message",
                 "role": "assistant",
                 "model": "scripted",
-                "content": [block],
-                "stop_reason": "tool_use" if name else "end_turn",
+                "content": blocks or [{"type": "text", "text": text}],
+                "stop_reason": "tool_use" if calls else "end_turn",
                 "stop_sequence": None,
                 "usage": {"input_tokens": 1, "output_tokens": 1},
             }
@@ -94,11 +106,11 @@ class ScriptedServer:
         fields = await request.json()
         self.requests.append(fields)
         (declaration,) = fields["tools"][0]["functionDeclarations"]
-        text, name, arguments = self._next(declaration["name"])
-        part: dict[str, Any] = {"text": text}
-        if name:
-            part = {"functionCall": {"name": name, "args": arguments}}
-        content = {"role": "model", "parts": [part]}
+        text, calls = self._next(declaration["name"])
+        parts: list[dict[str, Any]] = [
+            {"functionCall": {"name": name, "args": arguments}} for name, arguments in calls
+        ]
+        content = {"role": "model", "parts": parts or [{"text": text}]}
         usage = {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}
         return _response(
             {
@@ -111,10 +123,12 @@ class ScriptedServer:
         """Answer as `POST /api/chat`, in one line of a stream."""
         fields = await request.json()
         self.requests.append(fields)
-        text, name, arguments = self._next(fields["tools"][0]["function"]["name"])
+        text, calls = self._next(fields["tools"][0]["function"]["name"])
         message: dict[str, Any] = {"role": "assistant", "content": text}
-        if name:
-            message["tool_calls"] = [{"function": {"name": name, "arguments": arguments}}]
+        if calls:
+            message["tool_calls"] = [
+                {"function": {"name": name, "arguments": arguments}} for name, arguments in calls
+            ]
         answer = {"model": "scripted", "created_at": "2026-01-01T00:00:00Z", "message": message}
         return _response({**answer, "done": True, "done_reason": "stop"}, newline=True)
 

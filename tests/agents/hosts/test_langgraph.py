@@ -14,7 +14,7 @@ THREAD: Any = {"configurable": {"thread_id": "user-7"}}
 
 def conversation() -> list[Any]:
     """Return the model's answers of one conversation."""
-    return [*(asks(**call) for call in CALLS if isinstance(call, dict)), AIMessage("Done.")]
+    return [*(asks(*calls) for calls in CALLS), AIMessage("Done.")]
 
 
 def texts(model: AnswerQueue) -> str:
@@ -29,7 +29,7 @@ async def test_a_graph(host: Host) -> None:
     host.check_texts(texts(model))
     for kind in ("sync", "async"):
         model.script[:] = conversation()
-        host.events.progress.clear()
+        host.start()
         messages = {"chat": [("user", "Vary chelsea.png.")]}
         if kind == "sync":
             graph.invoke(messages, THREAD)

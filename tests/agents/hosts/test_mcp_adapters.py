@@ -18,7 +18,9 @@ async def test_a_server(host: Host) -> None:
         assert (tool.name, tool.description) == (host.tool.name, host.tool.description)
         assert [*tool.inputSchema["properties"]] == ["image", "n"]
         assert tool.inputSchema["properties"]["n"].items() >= BOUNDS.items()
-        results: list[Any] = [await client.call_tool(tool.name, call) for call in CALLS]
+        results: list[Any] = [
+            await client.call_tool(tool.name, call) for calls in CALLS for call in calls
+        ]
     assert not any(result.isError for result in results)
     texts = [block.text for result in results for block in result.content]
     host.check_texts(" ".join(texts))
