@@ -74,7 +74,7 @@ async def test_an_agent(host: Host, make: Model, kind: str) -> None:
     ("settings", "names"),
     [
         ({}, ["image", "n", "size"]),
-        ({"expose_strength": True}, ["image", "n", "size", "strength"]),
+        ({"engine": "local", "expose": {"strength"}}, ["image", "n", "size", "strength"]),
         ({"fixed_size": "512x512"}, ["image", "n"]),
     ],
     ids=["default", "strength", "size"],
