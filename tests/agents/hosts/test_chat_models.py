@@ -74,10 +74,13 @@ async def test_an_agent(host: Host, make: Model, kind: str) -> None:
     ("settings", "names"),
     [
         ({}, ["image", "n", "size"]),
-        ({"engine": "local", "expose": {"strength"}}, ["image", "n", "size", "strength"]),
-        ({"fixed_size": "512x512"}, ["image", "n"]),
+        ({"expose": {"strength"}}, ["image", "n", "size", "strength"]),
+        (
+            {"expose": {"fit", "name", "strength"}, "fixed_size": "512x512"},
+            ["fit", "image", "n", "name", "strength"],
+        ),
     ],
-    ids=["default", "strength", "size"],
+    ids=["default", "strength", "more"],
 )
 def test_what_a_model_sees(host: Host, make: Model, settings: Any, names: list[str]) -> None:
     """The vendor gets the model's arguments and no others, with bounds where it can express them.
