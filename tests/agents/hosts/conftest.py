@@ -5,13 +5,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.runnables.config import set_config_context
 
 from langchain_image_variation.agents.tool import ImageVariationTool
-from tests.agents.hosts.conversation import Events, Host
-from tests.agents.hosts.scripted_server import scripted_server
 from tests.docs.pages import ROOT
 
 
@@ -45,8 +44,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def host(root: Path) -> Iterator[Host]:
+def host(root: Path) -> Iterator[Any]:
     """Return a tool with its callbacks, and a server whose model uses it."""
+    # Imported here, because they need an extra.
+    from tests.agents.hosts.conversation import Events, Host
+    from tests.agents.hosts.scripted_server import scripted_server
+
     events = Events()
     tool = ImageVariationTool(
         root_dir=root, engine="instant", fixed_size="256x256", max_n=4, callbacks=[events]
