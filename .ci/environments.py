@@ -30,6 +30,7 @@ STOP_SECONDS = 10
 _OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
 _OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
 _OTHER_STEPS += r"|'kubernetes_validate|'langchain_openai"
+_OTHER_STEPS += r"|'agents'|'autogen_ext|'langchain_|'mcp\W|'pydantic_ai|'semantic_k|'smolagents"
 _OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate"
 
 

@@ -318,6 +318,16 @@ def mcp() -> None:
     run(python.with_name("mypy"), *files)
 
 
+@step
+def hosts() -> None:
+    """Agents of other hosts, and chat models of five vendors, in one environment of 550 MB."""
+    page = (tree() / "docs/hosts.md").read_text()
+    tested = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", page)
+    needed = ("--editable", ".[langchain,pytest,server]", "pytest-asyncio")
+    python = environment("hosts", *needed, *tested)
+    run(python, "-m", "pytest", "--quiet", "--all", "tests/agents/hosts")
+
+
 def cluster_environment() -> Path:
     """Return the Python of an environment with Ray, which takes 300 MB."""
     return environment("ray", "--editable", ".[pytest,ray,server]", "pytest-asyncio")

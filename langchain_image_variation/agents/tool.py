@@ -71,11 +71,18 @@ def _check_runtime(value: object) -> object:
     return value
 
 
+def _drop_description(schema: dict[str, Any]) -> None:
+    # The docstring is for developers. Models get the description of the tool.
+    schema.pop("description", None)
+
+
 class ImageVariationInput(ImageVariationArguments):
     """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more.
 
     The JSON schema leaves the others out, because some hosts show all of it to a model.
     """
+
+    model_config = ConfigDict(json_schema_extra=_drop_description)
 
     model: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="One of the engine's models."

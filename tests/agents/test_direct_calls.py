@@ -135,7 +135,9 @@ def test_no_schema_has_the_hidden_arguments(root: Path) -> None:
     assert [*ImageVariationInput.model_json_schema()["properties"]] == ["image", "n", "size"]
     tool = ImageVariationTool(root_dir=root, engine="local", expose={"strength"}, max_n=3)
     names = ["image", "n", "size", "strength"]
-    assert [*tool.args_schema.model_json_schema()["properties"]] == names
+    schema = tool.args_schema.model_json_schema()
+    assert [*schema["properties"]] == names
+    assert "description" not in schema
     schema = tool.get_input_jsonschema()
     assert schema["properties"] == tool.args
     assert schema["properties"]["n"]["maximum"] == 3
