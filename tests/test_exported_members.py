@@ -22,6 +22,10 @@ FRAMEWORKS = {
     "langchain_image_variation.agents.llama_index_messages": "llama_index",
     "langchain_image_variation.agents.middleware": "langchain",
     "langchain_image_variation.agents.tool_spec": "llama_index",
+    **{
+        f"langchain_image_variation.server.ray{name}": "ray"
+        for name in ("", ".application", ".remote_engine", ".replica", ".request_ids", ".settings")
+    },
 }
 """The modules that need the package of an extra."""
 NAMES_OF_EXTRAS = {"ImageVariationMiddleware": "langchain", "ImageVariationToolSpec": "llama_index"}

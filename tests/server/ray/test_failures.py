@@ -1,0 +1,132 @@
+"""Processes and nodes that die, and applications that are replaced or removed, under load."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.server.ray.calls import expected_images, images, post
+from tests.server.ray.conftest import RayServe
+from tests.server.ray.noted_engine import wait_until
+
+# Ray uses its own deprecated settings. Deprecated calls of this package are still errors.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+CLIENTS = 6
+SETTINGS = {"min_replicas": 4, "max_replicas": 4, "server_replicas": 2, "queue": 8}
+
+
+@pytest.fixture
+def deployed(ray_serve: RayServe) -> Iterator[RayServe]:
+    """Two replicas of the server and four of the engine, on both nodes."""
+    from ray import serve
+
+    ray_serve.notes.clear()
+    ray_serve.deploy(
+        engine_options={"seconds": 0.1}, store_url=ray_serve.store_url, num_cpus=1, **SETTINGS
+    )
+    yield ray_serve
+    serve.delete("variations")
+
+
+def put_under_load(
+    deployed: RayServe, count: int, event: Callable[[], None]
+) -> dict[int, httpx.Response | httpx.TransportError]:
+    """Send requests from several clients, and return the outcome of each by its seed.
+
+    Args:
+        deployed: The application.
+        count: The number of requests.
+        event: Called once a quarter of them has been answered.
+    """
+    outcomes: dict[int, httpx.Response | httpx.TransportError] = {}
+
+    def ask(seed: int) -> None:
+        try:
+            outcomes[seed] = post(deployed.address, seed=str(seed))
+        except httpx.TransportError as error:
+            outcomes[seed] = error
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        pending = [pool.submit(ask, seed) for seed in range(count)]
+        wait_until(lambda: len(outcomes) >= count // 4)
+        event()
+        for future in pending:
+            future.result()
+    return outcomes
+
+
+def failures(outcomes: dict[int, httpx.Response | httpx.TransportError]) -> list[object]:
+    """Return what is no answer, after checking that every answer is the engine's own."""
+    answers = {
+        seed: outcome
+        for seed, outcome in outcomes.items()
+        if isinstance(outcome, httpx.Response) and outcome.status_code == 200
+    }
+    for seed, answer in answers.items():
+        assert images(answer) == expected_images(seed)
+    return [outcome for seed, outcome in outcomes.items() if seed not in answers]
+
+
+def test_a_killed_replica_loses_nothing(deployed: RayServe) -> None:
+    """If replicas of the engine are killed under load, all requests are still answered."""
+
+    def kill() -> None:
+        for process in sorted(deployed.notes.processes())[:2]:
+            os.kill(process, signal.SIGKILL)
+
+    assert failures(put_under_load(deployed, 80, kill)) == []
+
+
+def test_a_killed_node_loses_what_it_had(deployed: RayServe) -> None:
+    """If a node is killed, no more is lost than was in hand there, and no answer is wrong."""
+    try:
+        lost = failures(put_under_load(deployed, 120, deployed.nodes.kill_second))
+        assert len(lost) <= CLIENTS
+        for outcome in lost:
+            assert isinstance(outcome, httpx.Response)
+            assert outcome.status_code >= 500
+        assert images(post(deployed.address, seed="7")) == expected_images(7)
+    finally:
+        deployed.nodes.restart_second()
+
+
+def test_a_new_version_loses_nothing(deployed: RayServe) -> None:
+    """If the application is replaced under load, all requests are answered, and URLs still work."""
+    (entry,) = post(deployed.address, seed="3", response_format="url").json()["data"]
+    old_processes = deployed.notes.processes()
+
+    def replace() -> None:
+        deployed.deploy(
+            engine_options={"seconds": 0.11}, store_url=deployed.store_url, num_cpus=1, **SETTINGS
+        )
+
+    assert failures(put_under_load(deployed, 200, replace)) == []
+    deployed.notes.clear()
+    (image,) = expected_images(3)
+    assert httpx.get(entry["url"]).content == image
+    post(deployed.address)
+    assert not deployed.notes.processes() & old_processes
+
+
+def test_a_removed_application_finishes(deployed: RayServe) -> None:
+    """If the application is removed, it finishes the requests that it has accepted."""
+    from ray import serve
+
+    with ThreadPoolExecutor(8) as pool:
+        # Four are in the engine, and four wait.
+        pending = [
+            pool.submit(post, deployed.address, user="held", seed=str(seed)) for seed in range(8)
+        ]
+        wait_until(lambda: len(deployed.notes.read("started")) == 4)
+        remover = threading.Thread(target=serve.delete, args=("variations",))
+        remover.start()
+        wait_until(lambda: httpx.get(f"{deployed.address}/healthz").status_code != 200)
+        deployed.notes.release()
+        for seed, future in enumerate(pending):
+            assert images(future.result()) == expected_images(seed)
+        remover.join(60)
+    assert not remover.is_alive()
