@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.traits import engine_options, has_devices
 from langchain_image_variation.server.app import accepted_options, create_app
-from langchain_image_variation.server.ray.remote_engine import RemoteEngine
+from langchain_image_variation.server.ray.remote_engine import RemoteEngine, Replicas
 from langchain_image_variation.server.ray.replica import EngineReplica
 from langchain_image_variation.server.ray.request_ids import RequestIDs
 from langchain_image_variation.server.ray.settings import Settings
@@ -80,7 +80,7 @@ def create_server_app(settings: Settings) -> Starlette:
     engine = load_engine(settings.engine, **settings.engine_options)
     has_upstream, has_store_url = settings.upstream is not None, settings.store_url is not None
     return create_app(
-        RemoteEngine(engine, serve.get_deployment_handle(ENGINE)),
+        RemoteEngine(engine, Replicas(ENGINE)),
         # More calls than there are replicas may wait for one. Serve starts replicas for them.
         workers=settings.workers * settings.max_replicas,
         api_key=_read_key("IMAGE_VARIATION_API_KEY"),

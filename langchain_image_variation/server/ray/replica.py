@@ -2,20 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, TypeAlias
 
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.call import call_engine_async
+from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.traits import plan_download, with_options
 from langchain_image_variation.error_translation import portable_error
 from langchain_image_variation.exceptions import ImageVariationError
 
-__all__ = ["EngineReplica"]
+__all__ = ["PROGRESS_SECONDS", "EngineReplica", "Outcome", "Report"]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
+
+PROGRESS_SECONDS = 0.2
+"""How often a replica reports progress at most. Each report takes about a millisecond."""
+
+Outcome: TypeAlias = list[bytes] | ImageVariationError
+"""The files of the variations, or why there are none."""
+Report: TypeAlias = Progress | Outcome | None
+"""What a replica sends: None at the start, then perhaps progress, and the outcome at the end."""
 
 
 class EngineReplica:
@@ -37,18 +46,47 @@ class EngineReplica:
 
     async def create_variation(
         self, request: CreateImageVariationRequest, options: Mapping[str, Any]
-    ) -> list[bytes] | ImageVariationError:
-        """Return the files of the variations, or the error.
+    ) -> AsyncGenerator[Report]:
+        """Yield reports about a call of the engine. The last one is its outcome.
 
-        Ray would wrap an error that is raised, and it would lose what does not pickle.
+        If the caller cancels the call, it ends once the engine has stopped.
 
         Args:
             request: What to ask for.
             options: The options of the engine that the request sets.
         """
+        yield None
+        latest: Progress | None = None
+
+        def keep(progress: Progress) -> None:
+            nonlocal latest
+            latest = progress
+
+        task = asyncio.create_task(self._call(request, options, keep))
+        try:
+            sent = latest
+            while not (await asyncio.wait([task], timeout=PROGRESS_SECONDS))[0]:
+                if latest != sent:
+                    sent = latest
+                    yield sent
+            yield task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _call(
+        self,
+        request: CreateImageVariationRequest,
+        options: Mapping[str, Any],
+        progress: ProgressListener,
+    ) -> Outcome:
+        # Ray would wrap an error that is raised, and some errors do not pickle.
         try:
             engine = with_options(self._engine, options)
-            response = await call_engine_async(engine, request, wait_when_cancelled=True)
+            response = await call_engine_async(
+                engine, request, progress=progress, wait_when_cancelled=True
+            )
             with cancel_after():
                 return await asyncio.to_thread(lambda: [image.read() for image in response.data])
         except ImageVariationError as error:

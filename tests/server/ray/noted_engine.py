@@ -17,7 +17,7 @@ _MODULE = '''
 import hashlib, os, pathlib, threading, time
 from langchain_image_variation.cancellation import cancelled_error
 from langchain_image_variation.contract import ImagesResponse
-from langchain_image_variation.engines.context import cancellation
+from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.instant import _flat_png
 from langchain_image_variation.exceptions import (
     AuthenticationError, ContentPolicyError, EngineTimeoutError, InvalidRequestError,
@@ -72,14 +72,18 @@ class Noted:
 
     def create_variation(self, request):
         is_cancelled = cancellation()
+        reporter = progress_reporter()
         self.note("started")
         if request.user in ERRORS:
             raise ERRORS[request.user]()
         if request.user == "deadly":
             os._exit(1)
+        if request.user == "halfway":
+            reporter.image_finished()
+            reporter.image_finished()
         end = time.monotonic() + self.seconds
         while time.monotonic() < end or (
-            request.user == "held" and not (FOLDER / "released").exists()
+            request.user in ("halfway", "held") and not (FOLDER / "released").exists()
         ):
             if is_cancelled():
                 self.note("cancelled")

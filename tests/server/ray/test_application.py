@@ -1,13 +1,15 @@
 """The application on Ray Serve, called as clients call it."""
 
 import base64
-from collections.abc import Iterator
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import httpx
 import openai
 import pytest
+from PIL import Image
 
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.server import create_app
@@ -18,30 +20,6 @@ from tests.server.serving import serving
 
 # Ray uses its own deprecated settings. Deprecated calls of this package are still errors.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
-
-
-@pytest.fixture(scope="module")
-def deployed(ray_serve: RayServe) -> Iterator[RayServe]:
-    """Two replicas of the server, and one of the engine that may become two."""
-    from ray import serve
-
-    ray_serve.deploy(
-        max_replicas=2,
-        upscale_delay=0,
-        queue=1,
-        server_replicas=2,
-        store_url=ray_serve.store_url,
-    )
-    yield ray_serve
-    serve.delete("variations")
-
-
-@pytest.fixture
-def address(deployed: RayServe) -> Iterator[str]:
-    """The address of the application, without notes."""
-    deployed.notes.clear()
-    yield deployed.address
-    deployed.notes.release()
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -113,22 +91,32 @@ def test_a_client_that_leaves_cancels_its_call(address: str, deployed: RayServe)
 
 def test_replicas_follow_the_queue_and_429s_end_it(address: str, deployed: RayServe) -> None:
     """Requests that wait start another replica. Those that find the queue full get a 429."""
-    with ThreadPoolExecutor(12) as pool:
-        pending = [pool.submit(post, address, user="held", seed=str(seed)) for seed in range(12)]
-        wait_until(lambda: len(deployed.notes.processes()) == 2)
+    with ThreadPoolExecutor(24) as pool:
+        pending = [pool.submit(post, address, user="held", seed=str(seed)) for seed in range(24)]
+        wait_until(lambda: len(deployed.notes.processes()) == 2, 120)
         deployed.notes.release()
         answers = [future.result() for future in pending]
     statuses = [answer.status_code for answer in answers]
-    # A server holds three requests, two that wait for the engine and one in its queue. The proxy
+    # A server holds five requests, two that are sent to replicas and three in its queue. The proxy
     # may send all of them to the server on its own node.
-    assert 3 <= statuses.count(200) <= 6
-    assert statuses.count(429) == 12 - statuses.count(200)
+    assert 5 <= statuses.count(200) <= 10
+    assert statuses.count(429) == 24 - statuses.count(200)
     for seed, answer in enumerate(answers):
         if answer.status_code == 200:
             assert images(answer) == expected_images(seed)
         else:
             assert answer.json()["error"]["code"] == "rate_limit_exceeded"
             assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_progress_is_that_of_the_replica(address: str, deployed: RayServe) -> None:
+    """A client can follow a request, although another process works on it."""
+    fields = {"user": "halfway", "n": "4", "seed": "5"}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, address, client_id="follow-me", **fields)
+        wait_until(lambda: httpx.get(f"{address}/progress/follow-me").json().get("finished") == 2)
+        deployed.notes.release()
+        assert images(answer.result()) == expected_images(5, 4)
 
 
 def test_a_deadly_request_ends(address: str, deployed: RayServe) -> None:
@@ -140,8 +128,14 @@ def test_a_deadly_request_ends(address: str, deployed: RayServe) -> None:
     assert images(post(address, seed="8")) == expected_images(8)
 
 
-def test_uploads_are_checked_while_they_arrive(address: str) -> None:
-    """A body that is too large is refused, and one that arrives slowly is not kept waiting for."""
+def test_large_uploads_and_answers_pass(address: str) -> None:
+    """An upload of almost 4 MB, and ten large images, arrive whole. A longer body is refused."""
+    noise = Image.frombytes("RGB", (1100, 1100), Random(1).randbytes(3 * 1100**2))
+    file = io.BytesIO()
+    noise.save(file, "PNG")
+    photo = file.getvalue()
+    answer = post(address, photo, n="10", size="1024x1024", seed="9")
+    assert images(answer) == expected_images(9, 10, "1024x1024", photo)
     answer = httpx.post(f"{address}/v1/images/variations", content=bytes(9_000_000), timeout=30)
     assert answer.status_code in (400, 413)
     assert answer.json()["error"]["type"] == "invalid_request_error"
