@@ -26,6 +26,8 @@ _PACKAGES = {
     "llama-index": ("llama_index",),
     "pytest": ("vcr",),
     "ray": ("ray",),
+    # A package that only this extra needs.
+    "ray-serve": ("aiohttp_cors",),
     "server": (
         "h11",
         "platformdirs",

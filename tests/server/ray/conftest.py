@@ -79,7 +79,6 @@ class RayServe:
 @pytest.fixture(scope="session")
 def ray_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayServe]:
     """Start the cluster."""
-    skip_without("ray")
     skip_without("aiohttp_cors")
     import ray
     from ray import serve

@@ -18,8 +18,7 @@ from tests.server.ray.conftest import RayServe
 from tests.server.ray.noted_engine import wait_until
 from tests.server.serving import serving
 
-# Ray uses its own deprecated settings. Deprecated calls of this package are still errors.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")

@@ -14,8 +14,7 @@ from tests.server.ray.calls import expected_images, images, post
 from tests.server.ray.conftest import RayServe
 from tests.server.ray.noted_engine import wait_until
 
-# Ray uses its own deprecated settings. Deprecated calls of this package are still errors.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
+pytestmark = pytest.mark.slow
 CLIENTS = 6
 
 
