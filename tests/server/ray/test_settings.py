@@ -81,3 +81,13 @@ def test_without_serve_the_error_says_what_to_install() -> None:
     last_line = result.stderr.splitlines()[-1]
     assert "The server on Ray Serve needs the package 'ray', which is not installed" in last_line
     assert "[ray-serve]" in last_line
+
+
+def test_the_page_lists_every_argument() -> None:
+    """The page names every argument, and its config has the arguments of the example."""
+    page = (CONFIG.parents[2] / "docs" / "ray-serve.md").read_text("utf-8")
+    assert not [name for name in Settings.model_fields if f"`{name}`" not in page]
+    shown = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
+    (shown_application,) = shown["applications"]
+    assert shown_application["args"].items() <= application["args"].items()
