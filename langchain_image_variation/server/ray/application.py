@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.traits import engine_options, has_devices
-from langchain_image_variation.server.app import accepted_options, create_app
+from langchain_image_variation.server.app import PIXELS_PER_WORKER, accepted_options, create_app
 from langchain_image_variation.server.ray.remote_engine import RemoteEngine, Replicas
 from langchain_image_variation.server.ray.replica import EngineReplica
 from langchain_image_variation.server.ray.request_ids import RequestIDs
@@ -79,6 +79,11 @@ def create_server_app(settings: Settings) -> Starlette:
     """Return the app of a replica of the server, which must run in that replica."""
     engine = load_engine(settings.engine, **settings.engine_options)
     has_upstream, has_store_url = settings.upstream is not None, settings.store_url is not None
+    arguments = settings.app_arguments()
+    if settings.total_pixels is None:
+        # Each replica has the memory of a process.
+        pixels = max(settings.max_pixels, PIXELS_PER_WORKER * settings.workers)
+        arguments["total_pixels"] = pixels * settings.max_replicas
     return create_app(
         RemoteEngine(engine, Replicas(ENGINE)),
         # More calls than there are replicas may wait for one. Serve starts replicas for them.
@@ -86,7 +91,7 @@ def create_server_app(settings: Settings) -> Starlette:
         api_key=_read_key("IMAGE_VARIATION_API_KEY"),
         signing_key=_read_key("IMAGE_VARIATION_SIGNING_KEY") if has_store_url else None,
         upstream_api_key=_read_key("IMAGE_VARIATION_UPSTREAM_API_KEY") if has_upstream else None,
-        **settings.app_arguments(),
+        **arguments,
     )
 
 

@@ -10,7 +10,11 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+)
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.context import (
@@ -121,9 +125,11 @@ class Replicas:
         """Return whether the application is being removed. All requests share a check."""
         async with self._lock:
             if time.monotonic() - self._check_time >= CHECK_SECONDS and not self._is_removed:
-                applications = (await asyncio.to_thread(serve.status)).applications
-                application = applications.get(self._application)
-                self._is_removed = application is None or application.status == "DELETING"
+                # While Serve's controller restarts, nobody knows.
+                with suppress(RayError, RayServeException):
+                    applications = (await asyncio.to_thread(serve.status)).applications
+                    application = applications.get(self._application)
+                    self._is_removed = getattr(application, "status", None) == "DELETING"
                 self._check_time = time.monotonic()
             return self._is_removed
 

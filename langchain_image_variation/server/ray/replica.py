@@ -10,13 +10,14 @@ from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import Progress, ProgressListener
 from langchain_image_variation.engines.loading import load_engine
-from langchain_image_variation.engines.traits import plan_download, with_options
+from langchain_image_variation.engines.traits import close_engine, plan_download, with_options
 from langchain_image_variation.error_translation import portable_error
 from langchain_image_variation.exceptions import ImageVariationError
 
 __all__ = ["PROGRESS_SECONDS", "EngineReplica", "Outcome", "Report"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+# Serve adds the ID of the request to each line of this logger.
+LOGGER = logging.getLogger("ray.serve")
 
 PROGRESS_SECONDS = 0.2
 """How often a replica reports progress at most. Each report takes about a millisecond."""
@@ -43,6 +44,11 @@ class EngineReplica:
         download = plan_download(self._engine)
         if download is not None:
             download.run(lambda done, total: None)
+
+    def __del__(self) -> None:
+        """Release what the engine holds. Serve calls this when it stops a replica."""
+        # It may not have been created.
+        close_engine(getattr(self, "_engine", None))
 
     async def create_variation(
         self, request: CreateImageVariationRequest, options: Mapping[str, Any]
