@@ -13,7 +13,7 @@ import pytest
 
 __all__ = ["Nodes"]
 
-_NODE = {"object_store_memory": 80_000_000}
+_NODE = {"object_store_memory": 80_000_000, "include_log_monitor": False}
 _HEALTH = {
     # A lost node is detected after about a second instead of ten or more.
     "health_check_initial_delay_ms": 1000,
@@ -46,7 +46,9 @@ class Nodes:
         head = {
             **_NODE,
             "num_cpus": num_cpus,
+            # Fewer processes, so that a busy machine starts the others in time.
             "include_dashboard": False,
+            "no_monitor": True,
             "_system_config": _HEALTH,
         }
         cluster = Cluster(initialize_head=True, head_node_args=head)
