@@ -40,27 +40,27 @@ class Settings(BaseModel):
     """The name of the engine."""
     engine_options: Options = {}
     """The options of the engine."""
-    min_replicas: int = Field(1, ge=0)
+    min_replicas: int = Field(default=1, ge=0)
     """The minimum number of replicas of the engine. With 0, the first request after a pause waits
     until one has started."""
-    max_replicas: int = Field(4, ge=1)
+    max_replicas: int = Field(default=4, ge=1)
     """The maximum number of replicas of the engine."""
-    workers: int = Field(1, ge=1)
+    workers: int = Field(default=1, ge=1)
     """The maximum number of concurrent calls in one replica. More than 1 is for hosted engines."""
-    target_ongoing_requests: float | None = Field(None, gt=0)
+    target_ongoing_requests: float | None = Field(default=None, gt=0)
     """How many requests per replica Serve aims at, running and waiting ones together. With more,
     it starts a replica; with fewer, it stops one. By default, `workers`."""
-    upscale_delay: float = Field(30.0, ge=0)
+    upscale_delay: float = Field(default=30.0, ge=0)
     """For how many seconds there must be more requests before Serve starts a replica."""
-    downscale_delay: float = Field(600.0, ge=0)
+    downscale_delay: float = Field(default=600.0, ge=0)
     """For how many seconds there must be fewer requests before Serve stops a replica."""
-    num_cpus: float = Field(1.0, ge=0)
+    num_cpus: float = Field(default=1.0, ge=0)
     """The processors that Ray reserves for a replica. An engine with the option `threads` gets as
     many threads, unless `engine_options` says otherwise."""
-    num_gpus: float | None = Field(None, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
     """The GPUs that Ray reserves for a replica, or the part of one. By default, 1 if the engine
     computes on a device and the cluster has a GPU, otherwise 0."""
-    server_replicas: int = Field(1, ge=1)
+    server_replicas: int = Field(default=1, ge=1)
     """The number of replicas of the server. Each has a queue of its own. On several nodes, they
     need a `store_url`."""
 

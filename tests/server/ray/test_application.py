@@ -5,6 +5,7 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 import openai
@@ -40,7 +41,7 @@ def test_the_official_sdk_works_unchanged(address: str) -> None:
 
 def test_answers_are_those_of_one_process(address: str, tmp_path: Path) -> None:
     """Errors keep their status, body and headers, also those that a replica raises."""
-    requests: list[dict[str, str]] = [
+    requests: list[dict[str, Any]] = [
         *({"user": user} for user in ("odd", "limited", "late", "field")),
         *({"n": "11"}, {"seed": "-1"}, {"seed": "1000001"}, {"strength": "1"}, {"model": "null"}),
     ]
@@ -110,7 +111,7 @@ def test_replicas_follow_the_queue_and_429s_end_it(address: str, deployed: RaySe
 
 def test_progress_is_that_of_the_replica(address: str, deployed: RayServe) -> None:
     """A client can follow a request, although another process works on it."""
-    fields = {"user": "halfway", "n": "4", "seed": "5"}
+    fields: dict[str, Any] = {"user": "halfway", "n": "4", "seed": "5"}
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(post, address, client_id="follow-me", **fields)
         wait_until(lambda: httpx.get(f"{address}/progress/follow-me").json().get("finished") == 2)
