@@ -344,13 +344,9 @@ def print_ray() -> None:
                         plain_rate, plain_ms = ray_figures(server.port, body, total)
                 with ray_server(port, engine, count):
                     rate, ms = ray_figures(port, body, total)
-                print(
-                    f"{engine:>12}, plain, {count} at once{plain_rate:10.1f}{'':8}{plain_ms:10.1f}"
-                )
-                name = f"{engine:>12}, Ray, {count} replicas"
-                print(
-                    f"{name:26}{rate:12.1f}{rate / plain_rate:8.2f}{ms:10.1f}{ms - plain_ms:8.1f}"
-                )
+                print(f"{f'{engine}, plain, {count}':26}{plain_rate:12.1f}{'':8}{plain_ms:10.1f}")
+                name, ratio = f"{engine}, Ray Serve, {count}", rate / plain_rate
+                print(f"{name:26}{rate:12.1f}{ratio:8.2f}{ms:10.1f}{ms - plain_ms:8.1f}")
     finally:
         serve.shutdown()
         ray.shutdown()
