@@ -329,14 +329,15 @@ def hosts() -> None:
 
 
 def cluster_environment() -> Path:
-    """Return the Python of an environment with Ray, which takes 300 MB."""
-    return environment("ray", "--editable", ".[pytest,ray,server]", "pytest-asyncio")
+    """Return the Python of an environment with Ray and Ray Serve, which takes 650 MB."""
+    return environment("ray", "--editable", ".[pytest,ray,ray-serve]", "openai", "pytest-asyncio")
 
 
 @step
 def ray() -> None:
-    """A Ray cluster of two nodes on this machine; takes about three minutes."""
+    """Batches and the server on Ray clusters of two nodes; takes about five minutes."""
     run_cluster_tests("tests/batch/ray", seconds=600)
+    run_cluster_tests("tests/server/ray", "tests/test_exported_members.py", seconds=600)
 
 
 @step

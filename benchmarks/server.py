@@ -9,7 +9,11 @@ The benchmark also shows requests per second, the 99th percentile of their times
 the server at 1, 16 and 256 connections. With `--load`, it shows the memory with slow connections,
 large uploads, small requests and large responses.
 
+With `--ray`, it shows instead what Ray Serve costs, with one and two replicas of two engines. The
+plain server makes as many calls at once. Needs the extra `ray-serve`.
+
     python benchmarks/server.py [--rounds N] [--load]
+    python benchmarks/server.py --ray
 
 Exits with 1 if a bar is missed. Linux only: it reads memory and CPU time from /proc.
 """
@@ -19,6 +23,7 @@ import asyncio
 import contextlib
 import io
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -40,6 +46,7 @@ CONNECTIONS = (1, 16, 256)
 # As long as those of the SDKs. The parser takes longer to look for a shorter one.
 BOUNDARY = b"9051914041544843365972754266aaaa"
 REQUESTS = {1: 200, 16: 400, 256: 800}
+RAY_REQUESTS = {"instant": 400, "local": 80}
 BARE = """
 import uvicorn, socket
 from starlette.applications import Starlette
@@ -293,16 +300,80 @@ def print_load() -> None:
             print(f"{name:38}{before:6.0f} MB before, {peak:4.0f} MB peak; {statuses or ''}")
 
 
+def plain_server(engine: str, workers: int, folder: str) -> Any:
+    """Run `image-variation serve` with an engine."""
+    options = ["--engine", engine, "--workers", str(workers), "--queue", "1000"]
+    command = ["-m", "langchain_image_variation", "serve", "--port", "0", "--store-dir", folder]
+    return running_server(*command, *options)
+
+
+@contextlib.contextmanager
+def ray_server(port: int, engine: str, replicas: int) -> Iterator[None]:
+    """Deploy the application on Ray Serve, which runs in this process's cluster."""
+    from ray import serve
+
+    from langchain_image_variation.server.ray import Settings, app
+
+    settings = Settings(
+        engine=engine, min_replicas=replicas, max_replicas=replicas, queue=1000, num_cpus=1
+    )
+    serve.run(app(settings), name="benchmark")
+    try:
+        yield
+    finally:
+        serve.delete("benchmark")
+
+
+def print_ray() -> None:
+    """Print requests per second and the time of one request, on the plain server and on Ray."""
+    import ray
+    from ray import serve
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    body = raw_request(square_png(512))
+    print(f"{'':>26}{'requests/s':>12}{'ratio':>8}{'ms alone':>10}{'more':>8}")
+    try:
+        for engine, total in RAY_REQUESTS.items():
+            for count in (1, 2):
+                with tempfile.TemporaryDirectory() as folder:
+                    with plain_server(engine, count, folder) as server:
+                        plain_rate, plain_ms = ray_figures(server.port, body, total)
+                with ray_server(port, engine, count):
+                    rate, ms = ray_figures(port, body, total)
+                print(f"{f'{engine}, plain, {count}':26}{plain_rate:12.1f}{'':8}{plain_ms:10.1f}")
+                name, ratio = f"{engine}, Ray Serve, {count}", rate / plain_rate
+                print(f"{name:26}{rate:12.1f}{ratio:8.2f}{ms:10.1f}{ms - plain_ms:8.1f}")
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def ray_figures(port: int, body: bytes, total: int) -> tuple[float, float]:
+    """Return the requests per second over 8 connections, and the milliseconds of one request."""
+    asyncio.run(hammer(port, body, 8, total // 4))
+    rate, _ = asyncio.run(hammer(port, body, 8, total))
+    _, durations = asyncio.run(hammer(port, body, 1, total // 4))
+    return rate, statistics.median(durations) * 1000
+
+
 def main() -> int:
     """Measure and print the figures. Return 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--load", action="store_true", help="also measure memory under load")
+    parser.add_argument("--ray", action="store_true", help="measure Ray Serve instead")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         queue, folder = arguments.serve
         serve(int(queue), Path(folder))
+        return 0
+    if arguments.ray:
+        print_ray()
         return 0
     image = megabyte()
     ratios = compare(arguments.rounds, image)

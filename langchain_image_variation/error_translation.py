@@ -1,11 +1,14 @@
-"""Turns errors of other libraries into errors of this package."""
+"""Turns errors of other libraries into errors of this package, and errors into portable ones."""
 
 from collections.abc import Callable
 from types import TracebackType
 
 from langchain_image_variation.exceptions import ImageVariationError
 
-__all__ = ["ErrorTranslation"]
+__all__ = ["ErrorTranslation", "portable_error"]
+
+_FIELDS = ("hint", "status_code", "type", "code", "param", "request_id", "retry_after")
+_TREE = ImageVariationError.__module__
 
 
 class ErrorTranslation:
@@ -40,3 +43,17 @@ class ErrorTranslation:
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, ImageVariationError):
             raise self._make_error(error) from (error if self._is_chained else None)
+
+
+def portable_error(error: ImageVariationError) -> ImageVariationError:
+    """Return an error that can be pickled: a copy without foreign classes, data and causes.
+
+    Args:
+        error: An error. If its class is an engine's own, the copy has the nearest class of the
+            error tree.
+    """
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == _TREE)
+    copy: ImageVariationError = kind(error.message)
+    for name in _FIELDS:
+        setattr(copy, name, getattr(error, name))
+    return copy

@@ -27,6 +27,8 @@ _PACKAGES = {
     "mcp": ("mcp",),
     "pytest": ("vcr",),
     "ray": ("ray",),
+    # A package that only this extra needs.
+    "ray-serve": ("aiohttp_cors",),
     "server": (
         "h11",
         "platformdirs",

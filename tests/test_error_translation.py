@@ -1,5 +1,7 @@
 import gc
+import pickle
 import struct
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,8 +12,14 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from langchain_image_variation.engines.loading import make_engine
-from langchain_image_variation.error_translation import ErrorTranslation
-from langchain_image_variation.exceptions import EngineError, ImageVariationError, OutputError
+from langchain_image_variation.error_translation import ErrorTranslation, portable_error
+from langchain_image_variation.exceptions import (
+    ContentPolicyError,
+    EngineError,
+    ImageVariationError,
+    OutputError,
+    QuotaExceededError,
+)
 from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.images.pixels import decode_png, decode_result
 from langchain_image_variation.images.png import SquarePNG
@@ -34,6 +42,32 @@ def test_foreign_errors_are_replaced(is_chained: bool) -> None:
         _raise(KeyError("secret"))
     assert isinstance(caught.value.__cause__, KeyError) == is_chained
     assert caught.value.__suppress_context__
+
+
+class OddError(ContentPolicyError):
+    """Does not pickle, and its constructor takes something else than a message."""
+
+    def __init__(self, lock: Any) -> None:
+        super().__init__("This image is odd.", param="image", hint="Use another one.")
+        self.code, self.lock = "odd", lock
+
+
+def test_portable_errors_survive_pickling() -> None:
+    """A portable error keeps every field, and the nearest class of the tree."""
+    limited = QuotaExceededError("The plan is used up.", retry_after=7.5)
+    limited.status_code, limited.request_id = 402, "req_1"
+    for error, kind in (
+        (limited, QuotaExceededError),
+        (OddError(threading.Lock()), ContentPolicyError),
+    ):
+        copy = pickle.loads(pickle.dumps(portable_error(error)))
+        assert type(copy) is kind
+        assert str(copy) == str(error)
+        names = vars(EngineError("")).keys()
+        assert {name: vars(copy)[name] for name in names} == {
+            name: vars(error)[name] for name in names
+        }
+        assert copy.problem == error.problem
 
 
 @pytest.mark.parametrize("error", [EngineError("ours"), KeyboardInterrupt()])

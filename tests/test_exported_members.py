@@ -22,11 +22,14 @@ FRAMEWORKS = {
     "langchain_image_variation.agents.llama_index_messages": "llama_index",
     "langchain_image_variation.agents.middleware": "langchain",
     "langchain_image_variation.agents.tool_spec": "llama_index",
-    "langchain_image_variation.mcp.answer": "mcp",
-    "langchain_image_variation.mcp.http": "mcp",
-    "langchain_image_variation.mcp.progress": "mcp",
-    "langchain_image_variation.mcp.resources": "mcp",
-    "langchain_image_variation.mcp.server": "mcp",
+    **{
+        f"langchain_image_variation.mcp.{name}": "mcp"
+        for name in ("answer", "http", "progress", "resources", "server")
+    },
+    **{
+        f"langchain_image_variation.server.ray{name}": "ray"
+        for name in ("", ".application", ".remote_engine", ".replica", ".request_ids", ".settings")
+    },
 }
 """The modules that need the package of an extra."""
 NAMES_OF_EXTRAS = {

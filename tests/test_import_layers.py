@@ -49,7 +49,8 @@ ROOMS = {
         5,
         {
             *("anyio", "h11", "httpcore", "httpx", "platformdirs", "prometheus_client"),
-            *("pydantic", "pydantic_core", "python_multipart", "starlette", "uvicorn"),
+            *("pydantic", "pydantic_core", "python_multipart", "ray", "starlette", "uvicorn"),
+            "yaml",
         },
     ),
     "mcp": (6, {"PIL", "mcp", "mcp_types", "pydantic", "starlette", "uvicorn"}),
@@ -70,7 +71,10 @@ FRAMEWORKS = {
     "pyarrow": {
         *("batch.manifest", "batch.ray.actor", "batch.ray.cluster", "batch.ray.run"),
     },
-    "ray": {"batch.ray.actor", "batch.ray.cluster", "batch.ray.run"},
+    "ray": {
+        *("batch.ray.actor", "batch.ray.cluster", "batch.ray.run"),
+        *("server.ray.application", "server.ray.remote_engine"),
+    },
     "workflows": {"agents.tool_spec"},
 }
 PLUGIN = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -97,11 +97,14 @@ async def call_engine_async(
     try:
         check_engine(engine)
         with call_context(reporter, cancel_event):
-            answer: Any = await (
-                _call_in_thread(engine, request, cancel_event)
-                if wait_when_cancelled
-                else asyncio.to_thread(_create, engine, request)
-            )
+            answer: Any
+            if iscoroutinefunction(engine.create_variation):
+                # It does nothing before it is awaited, so it needs no thread.
+                answer = engine.create_variation(request)
+            elif wait_when_cancelled:
+                answer = await _call_in_thread(engine, request, cancel_event)
+            else:
+                answer = await asyncio.to_thread(_create, engine, request)
             if isawaitable(answer):
                 answer = await _await(engine, answer)
         response = _finish(answer, request, engine)

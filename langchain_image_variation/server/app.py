@@ -47,7 +47,7 @@ from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES, UploadMemory
 from langchain_image_variation.server.upstream import METHODS, Upstream
 
-__all__ = ["PIXELS_PER_WORKER", "create_app"]
+__all__ = ["PIXELS_PER_WORKER", "accepted_options", "create_app"]
 
 PIXELS_PER_WORKER = 4_000_000
 """The pixels of a photo whose PNG has almost 4 MB, the most that an image may have."""
@@ -157,7 +157,7 @@ def create_app(
     check_whole_number("total_upload_bytes", total_upload_bytes, 2 * MAX_BODY_BYTES)
     check_seconds("url_ttl", url_ttl)
     check_seconds("upload_timeout", upload_timeout)
-    option_names = _accepted_options(engine, accept_fields)
+    option_names = accepted_options(engine, accept_fields)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
     upload_memory = UploadMemory(total_upload_bytes, turns.queue_place)
     metrics = Metrics(turns, upload_memory)
@@ -227,13 +227,20 @@ def create_app(
     return app
 
 
-def _accepted_options(
+def accepted_options(
     engine: VariationEngine | AsyncVariationEngine, accept_fields: Iterable[str]
 ) -> tuple[str, ...]:
     """Return the options of the engine that requests may set.
 
     A seed only makes images again, so any request may have one. What else the images depend on is
     for the operator to decide.
+
+    Args:
+        engine: The engine.
+        accept_fields: The options that the operator allows.
+
+    Raises:
+        InvalidRequestError: If a request cannot set one of `accept_fields`.
     """
     fields = {accept_fields} if isinstance(accept_fields, str) else {*accept_fields}
     option_names = request_options(engine)

@@ -31,12 +31,22 @@ from langchain_image_variation.server.endpoint import address_advice, path_in_ap
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.target import with_origin_form
 
-__all__ = ["Envelope", "ErrorAnswers", "error_answer", "error_response", "routing_error_response"]
+__all__ = [
+    "LOGGED_ID",
+    "REQUEST_ID_KEY",
+    "Envelope",
+    "ErrorAnswers",
+    "error_answer",
+    "error_response",
+    "routing_error_response",
+]
 
 LOGGER = logging.getLogger("langchain_image_variation.server")
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
-_LOGGED_ID = re.compile(rb"[!-~]{1,128}")
-"""Which IDs of an upstream are logged: any other one could be long, or garble the log."""
+LOGGED_ID = re.compile(rb"[!-~]{1,128}")
+"""Which IDs of others are logged: any other one could be long, or garble the log."""
+REQUEST_ID_KEY = "image_variation_request_id"
+"""Set in the state of requests that already have an ID, such as one of Ray Serve."""
 
 
 class Envelope:
@@ -59,8 +69,9 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = f"req_{secrets.token_hex(16)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        request_id = state.get(REQUEST_ID_KEY) or f"req_{secrets.token_hex(16)}"
+        state["request_id"] = request_id
         status = 0
         upstream_id: str | None = None
 
@@ -77,7 +88,7 @@ class Envelope:
                 # A forwarded answer keeps the upstream's.
                 for name, value in message["headers"]:
                     own_headers.pop(name.lower(), None)
-                    if name.lower() == b"x-request-id" and _LOGGED_ID.fullmatch(value):
+                    if name.lower() == b"x-request-id" and LOGGED_ID.fullmatch(value):
                         upstream_id = value.decode()
                 message["headers"] = [*message["headers"], *own_headers.items()]
             await send(message)

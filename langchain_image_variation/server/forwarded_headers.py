@@ -37,8 +37,8 @@ _NOT_FOR_THE_CLIENT = _HOP_BY_HOP | {
     *(b"accept-ch", b"alt-svc", b"clear-site-data", b"critical-ch", b"nel", b"report-to"),
     *(b"reporting-endpoints", b"service-worker-allowed", b"set-cookie"),
     b"strict-transport-security",
-    # The ASGI server sets it.
-    b"date",
+    # The ASGI server sets them.
+    *(b"date", b"server"),
     # It is set here.
     b"x-content-type-options",
 }

@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import threading
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -184,3 +185,22 @@ async def test_a_cancelled_async_engine_is_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert was_cancelled
+
+
+async def test_a_call_that_is_cancelled_early_leaves_nothing() -> None:
+    """If a call is cancelled as it starts, the coroutine of an async engine is still awaited."""
+
+    class Engine:
+        async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    with warnings.catch_warnings(record=True) as caught:
+        call = asyncio.create_task(call_engine_async(Engine(), REQUEST, wait_when_cancelled=True))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        del call
+        gc.collect()
+    assert not caught

@@ -18,7 +18,8 @@ from typing import IO, Any
 
 from langchain_image_variation.batch.rows import SourceRow, unexpected_error
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers.process_pipe import portable_error, receive, send
+from langchain_image_variation.batch.workers.process_pipe import receive, send
+from langchain_image_variation.error_translation import portable_error
 from langchain_image_variation.exceptions import ImageVariationError
 
 __all__ = ["main"]

@@ -4,9 +4,7 @@ import pickle
 import struct
 from typing import IO, Any
 
-from langchain_image_variation.exceptions import EngineError, ImageVariationError
-
-__all__ = ["portable_error", "receive", "send"]
+__all__ = ["receive", "send"]
 
 _LENGTH = struct.Struct(">Q")
 
@@ -30,12 +28,6 @@ def receive(pipe: IO[bytes]) -> Any:
     """
     (length,) = _LENGTH.unpack(_read(pipe, _LENGTH.size))
     return pickle.loads(_read(pipe, length))
-
-
-def portable_error(error: ImageVariationError) -> ImageVariationError:
-    """Return an error that can be pickled. It keeps the message, but no foreign class or data."""
-    is_ours = type(error).__module__ == ImageVariationError.__module__
-    return (type(error) if is_ours else EngineError)(error.message)
 
 
 def _read(pipe: IO[bytes], length: int) -> bytes:

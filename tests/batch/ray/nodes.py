@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, each with one processor."""
+"""A Ray cluster of two nodes on this machine."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import pytest
 
 __all__ = ["Nodes"]
 
-_NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+_NODE = {"object_store_memory": 80_000_000, "include_log_monitor": False}
 _HEALTH = {
     # A lost node is detected after about a second instead of ten or more.
     "health_check_initial_delay_ms": 1000,
@@ -28,27 +28,32 @@ class Nodes:
 
     Args:
         cluster: A `ray.cluster_utils.Cluster` with a head node.
+        num_cpus: The processors that each node claims to have.
     """
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: Any, num_cpus: int) -> None:
         self.address: str = cluster.address
         self._cluster = cluster
-        self._second = cluster.add_node(**_NODE)
+        self._node = {**_NODE, "num_cpus": num_cpus}
+        self._second = cluster.add_node(**self._node)
 
     @classmethod
     @contextmanager
-    def start(cls) -> Iterator["Nodes"]:
+    def start(cls, num_cpus: int = 1) -> Iterator["Nodes"]:
         """Start the nodes, and stop them after the block."""
         from ray.cluster_utils import Cluster
 
         head = {
             **_NODE,
+            "num_cpus": num_cpus,
+            # Fewer processes, so that a busy machine starts the others in time.
             "include_dashboard": False,
+            "no_monitor": True,
             "_system_config": _HEALTH,
         }
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
-            yield cls(cluster)
+            yield cls(cluster, num_cpus)
         finally:
             cluster.shutdown()
 
@@ -58,7 +63,7 @@ class Nodes:
 
     def restart_second(self) -> None:
         """Start a new second node after it was killed."""
-        self._second = self._cluster.add_node(**_NODE)
+        self._second = self._cluster.add_node(**self._node)
 
     @contextmanager
     def extra_node(self, *, num_cpus: int, num_gpus: int) -> Iterator[None]:

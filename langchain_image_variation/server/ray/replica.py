@@ -1,0 +1,102 @@
+"""`EngineReplica`: an engine in a process of a Ray cluster."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, TypeAlias
+
+from langchain_image_variation.cancellation import cancel_after
+from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.engines.call import call_engine_async
+from langchain_image_variation.engines.context import Progress, ProgressListener
+from langchain_image_variation.engines.loading import load_engine
+from langchain_image_variation.engines.traits import close_engine, plan_download, with_options
+from langchain_image_variation.error_translation import portable_error
+from langchain_image_variation.exceptions import ImageVariationError
+
+__all__ = ["PROGRESS_SECONDS", "EngineReplica", "Outcome", "Report"]
+
+# Serve adds the ID of the request to each line of this logger.
+LOGGER = logging.getLogger("ray.serve")
+
+PROGRESS_SECONDS = 0.2
+"""How often a replica reports progress at most. Each report takes about a millisecond."""
+
+Outcome: TypeAlias = list[bytes] | ImageVariationError
+"""The files of the variations, or why there are none."""
+Report: TypeAlias = Progress | Outcome | None
+"""What a replica sends: None at the start, then perhaps progress, and the outcome at the end."""
+
+
+class EngineReplica:
+    """An engine that other processes call. It downloads its model before the first request.
+
+    Args:
+        name: The name of the engine.
+        options: The engine's options.
+
+    Raises:
+        ImageVariationError: If the engine cannot be created, or its model cannot be downloaded.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self._engine = load_engine(name, **options)
+        download = plan_download(self._engine)
+        if download is not None:
+            download.run(lambda done, total: None)
+
+    def __del__(self) -> None:
+        """Release what the engine holds. Serve calls this when it stops a replica."""
+        # It may not have been created.
+        close_engine(getattr(self, "_engine", None))
+
+    async def create_variation(
+        self, request: CreateImageVariationRequest, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Report]:
+        """Yield reports about a call of the engine. The last one is its outcome.
+
+        If the caller cancels the call, it ends once the engine has stopped.
+
+        Args:
+            request: What to ask for.
+            options: The options of the engine that the request sets.
+        """
+        yield None
+        latest: Progress | None = None
+
+        def keep(progress: Progress) -> None:
+            nonlocal latest
+            latest = progress
+
+        task = asyncio.create_task(self._call(request, options, keep))
+        try:
+            sent = latest
+            while not (await asyncio.wait([task], timeout=PROGRESS_SECONDS))[0]:
+                if latest != sent:
+                    sent = latest
+                    yield sent
+            yield task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _call(
+        self,
+        request: CreateImageVariationRequest,
+        options: Mapping[str, Any],
+        progress: ProgressListener,
+    ) -> Outcome:
+        # Ray would wrap an error that is raised, and some errors do not pickle.
+        try:
+            engine = with_options(self._engine, options)
+            response = await call_engine_async(
+                engine, request, progress=progress, wait_when_cancelled=True
+            )
+            with cancel_after():
+                return await asyncio.to_thread(lambda: [image.read() for image in response.data])
+        except ImageVariationError as error:
+            if error.__cause__ is not None:
+                # The cause does not leave this process.
+                LOGGER.error("A call of the engine failed.", exc_info=error.__cause__)
+            return portable_error(error)

@@ -1,0 +1,114 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.batch.ray.nodes import Nodes
+from tests.extras import skip_without
+from tests.server.ray.noted_engine import Notes, declare_noted
+from tests.server.test_hosts import _free_port
+
+SIGNING_KEY = "k" * 32
+SETTINGS = {
+    "engine": "noted",
+    "engine_options": {"seconds": 0.05},
+    "max_replicas": 2,
+    "upscale_delay": 0,
+    "num_cpus": 2,
+    "server_replicas": 2,
+    "queue": 3,
+}
+"""A node with three processors has room for one replica of the engine and one of the server."""
+
+
+class RayServe:
+    """A cluster of two nodes that runs Serve. Its proxy is on the first.
+
+    Args:
+        nodes: The nodes.
+        port: Where the proxy listens.
+        notes: The notes of the engine.
+        store_url: A store that all nodes share.
+    """
+
+    def __init__(self, nodes: Nodes, port: int, notes: Notes, store_url: str) -> None:
+        self.nodes = nodes
+        self.notes = notes
+        self.address = f"http://127.0.0.1:{port}"
+        self._store_url = store_url
+        self._is_deployed = False
+
+    def deploy(self) -> None:
+        """Deploy the application with the command of Serve, unless it runs already."""
+        if self._is_deployed:
+            return
+        arguments = {**SETTINGS, "store_url": self._store_url}
+        serve = [str(Path(sys.executable).with_name("serve")), "run", "--non-blocking"]
+        subprocess.run(
+            [
+                *(*serve, "--address", self.nodes.address, "--name", "variations"),
+                "langchain_image_variation.server.ray:app",
+                *(f"{name}={value}" for name, value in arguments.items()),
+            ],
+            check=True,
+            timeout=180,
+            capture_output=True,
+        )
+        self._is_deployed = True
+
+    def replace(self, **changes: Any) -> None:
+        """Replace the application by one with other settings, and wait until it runs."""
+        from ray import serve
+
+        from langchain_image_variation.server.ray import Settings, app
+
+        settings = Settings(**{**SETTINGS, "store_url": self._store_url, **changes})
+        serve.run(app(settings), name="variations")
+
+    def remove(self) -> None:
+        """Remove the application, and wait until it is gone."""
+        from ray import serve
+
+        self._is_deployed = False
+        serve.delete("variations")
+
+
+@pytest.fixture(scope="session")
+def ray_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayServe]:
+    """Start the cluster."""
+    skip_without("aiohttp_cors")
+    import ray
+    from ray import serve
+
+    folder = tmp_path_factory.mktemp("ray-serve")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        notes = declare_noted(folder, monkeypatch)
+        monkeypatch.setenv("IMAGE_VARIATION_SIGNING_KEY", SIGNING_KEY)
+        with Nodes.start(num_cpus=3) as nodes:
+            ray.init(nodes.address, logging_level="ERROR", log_to_driver=False)
+            port = _free_port("127.0.0.1")
+            serve.start("HeadOnly", {"host": "127.0.0.1", "port": port})
+            (folder / "store").mkdir()
+            try:
+                yield RayServe(nodes, port, notes, f"file://{folder}/store")
+            finally:
+                serve.shutdown()
+                ray.shutdown()
+
+
+@pytest.fixture
+def deployed(ray_serve: RayServe) -> Iterator[RayServe]:
+    """The application on the cluster, without notes."""
+    ray_serve.notes.clear()
+    ray_serve.deploy()
+    yield ray_serve
+    ray_serve.notes.release()
+
+
+@pytest.fixture
+def address(deployed: RayServe) -> str:
+    """The address of the application."""
+    return deployed.address
