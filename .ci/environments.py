@@ -31,6 +31,7 @@ _OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|
 _OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
 _OTHER_STEPS += r"|'kubernetes_validate|'langchain_openai"
 _OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate"
+_OTHER_STEPS += "|'chainlit|'gradio|'streamlit"
 
 
 def run(

@@ -98,6 +98,15 @@ def browser() -> None:
 
 
 @step
+def interfaces() -> None:
+    """The apps of Streamlit, Gradio and Chainlit in examples/, in Chromium; they take 800 MB."""
+    packages = ("chainlit", "gradio", "mypy", "playwright>=1.50", "pytest-asyncio", "streamlit")
+    python = environment("interfaces", "--editable", ".[langchain,pytest]", *packages)
+    run(python, "-m", "pytest", "--quiet", "tests/test_example_apps.py")
+    run(python.with_name("mypy"), *sorted((tree() / "examples").glob("*_app.py")))
+
+
+@step
 def lint() -> None:
     """Ruff's rules and format."""
     require(readme_environment(), "--editable", ".[gate]")
@@ -425,7 +434,7 @@ def main() -> int:
                 if main_run.intersection(selected) and name not in main_run:
                     del outcomes["passed"], outcomes["skipped"]
                 counts.update(outcomes)
-            if name in ("tests", "slow", "browser"):
+            if name in ("tests", "slow", "browser", "interfaces"):
                 for reason in skips:
                     note_unchecked(reason)
     except BaseException:
