@@ -103,7 +103,9 @@ def interfaces() -> None:
     packages = ("chainlit", "gradio", "mypy", "playwright>=1.50", "pytest-asyncio", "streamlit")
     python = environment("interfaces", "--editable", ".[langchain,pytest]", *packages)
     run(python, "-m", "pytest", "--quiet", "tests/test_example_apps.py")
-    run(python.with_name("mypy"), *sorted((tree() / "examples").glob("*_app.py")))
+    apps = sorted((tree() / "examples").glob("*_app.py"))
+    # Most functions of Chainlit have no types.
+    run(python.with_name("mypy"), "--allow-untyped-calls", *apps)
 
 
 @step

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import chainlit as cl
 from langchain.agents import create_agent
-from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.messages import ContentBlock, HumanMessage, ToolMessage
 from langchain_core.messages.content import create_image_block, create_text_block
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
@@ -44,13 +44,14 @@ async def greet() -> None:
 @cl.on_message
 async def answer(message: cl.Message) -> None:
     """Run the agent, and show its progress, its images and its words."""
-    question = HumanMessage([create_text_block(message.content or "Vary this.")])
+    blocks: list[ContentBlock] = [create_text_block(message.content or "Vary this.")]
     for element in message.elements:
         if element.path and (element.mime or "").startswith("image/"):
             data = base64.b64encode(Path(element.path).read_bytes()).decode("ascii")
-            question.content.append(create_image_block(base64=data, mime_type=element.mime))
+            blocks.append(create_image_block(base64=data, mime_type=element.mime))
     # Each chat has its own folder of results.
     config: RunnableConfig = {"configurable": {"thread_id": cl.context.session.thread_id}}
+    question = HumanMessage(content_blocks=blocks)
     status = cl.Message("")
     try:
         async for event in agent.astream_events({"messages": [question]}, config):
@@ -70,11 +71,10 @@ async def answer(message: cl.Message) -> None:
 
 async def show_results(answer: ToolMessage, status: cl.Message) -> None:
     """Show the images of a call, or the text of a mistake."""
-    status.content = answer.text
-    if answer.status == "success":
-        images = answer.artifact["images"]
-        status.content = ", ".join(image["handle"] for image in images)
-        for index, image in enumerate(images):
-            file = await asyncio.to_thread(tool.open_result, answer.artifact, index)
-            status.elements.append(cl.Image(name=image["handle"], content=file.read()))
+    images = [] if answer.status == "error" else answer.artifact["images"]
+    status.content = ", ".join(image["handle"] for image in images) or answer.text
     await status.update()
+    for index, image in enumerate(images):
+        file = await asyncio.to_thread(tool.open_result, answer.artifact, index)
+        # One after another: the elements of a message would be shown in any order.
+        await cl.Image(name=image["handle"], content=file.read()).send(for_id=status.id)

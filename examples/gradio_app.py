@@ -29,7 +29,7 @@ async def vary(
 ) -> list[Image.Image]:
     """Return variations of a photo."""
     if photo is None:
-        raise gr.Error("Choose a photo first.", title="No photo")
+        raise gr.Error("Choose a photo first.")
     with TemporaryDirectory() as folder:
         path = Path(shutil.copy(photo, folder))
         tool = ImageVariationTool(root_dir=folder, expose_strength=True, fit="keep")
@@ -37,15 +37,15 @@ async def vary(
         message: Any = None
         try:
             async for event in tool.astream_events(call_of(tool, arguments)):
+                data: Any = event["data"]
                 if event["name"] == PROGRESS_EVENT:
-                    done, total = event["data"]["done"], event["data"]["n"]
-                    progress((done, total), unit="images")
+                    progress((data["done"], data["n"]), unit="images")
                 elif event["event"] == "on_tool_end":
-                    message = event["data"]["output"]
+                    message = data["output"]
         except ImageVariationError as error:
-            raise gr.Error(error.message, title="It failed") from error
+            raise gr.Error(error.message) from error
         if message.status == "error":
-            raise gr.Error(message.text, title="This does not work")
+            raise gr.Error(message.text)
         return await asyncio.to_thread(open_all, tool, message.artifact)
 
 
@@ -63,7 +63,8 @@ def open_all(tool: ImageVariationTool, artifact: dict[str, Any]) -> list[Image.I
 
 def make_page() -> gr.Blocks:
     """Return the page."""
-    with gr.Blocks(title="Image variations", analytics_enabled=False) as page:
+    page = gr.Blocks(title="Image variations", analytics_enabled=False)
+    with page:
         gr.Markdown("# Image variations\nNew views of a photo, made on this machine.")
         with gr.Row():
             with gr.Column(scale=2):

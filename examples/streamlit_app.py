@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import streamlit as st
 from langchain.agents import create_agent
-from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AnyMessage, ContentBlock, HumanMessage, ToolMessage
 from langchain_core.messages.content import create_image_block, create_text_block
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
@@ -85,10 +85,11 @@ def main() -> None:
     prompt: Any = st.chat_input("Make 4 variations", accept_file=True, file_type=files)
     if not prompt:
         return
-    question = HumanMessage([create_text_block(prompt.text or "Vary this.")])
+    blocks: list[ContentBlock] = [create_text_block(prompt.text or "Vary this.")]
     for file in prompt.files:
         data = base64.b64encode(file.getvalue()).decode("ascii")
-        question.content.append(create_image_block(base64=data, mime_type=file.type))
+        blocks.append(create_image_block(base64=data, mime_type=file.type))
+    question = HumanMessage(content_blocks=blocks)
     show(question, tool)
     try:
         asyncio.run(run(agent, question, config))
