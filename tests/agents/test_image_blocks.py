@@ -24,7 +24,7 @@ def response(*images: Image.Image) -> ImagesResponse:
 
 def open_blocks(message: ToolMessage) -> list[Image.Image]:
     """Return the images in a message."""
-    images = []
+    images: list[Image.Image] = []
     for block in message.content_blocks[1:]:
         assert block["type"] == "image"
         assert block["mime_type"] == "image/jpeg"
