@@ -1,4 +1,4 @@
-"""Runs the engines as on other processors, as far as this processor can imitate them."""
+"""Runs the engine `local` as on other processors, as far as this processor can imitate them."""
 
 import platform
 import re
@@ -48,33 +48,50 @@ print("OpenBLAS", *([blas[0]["version"], blas[0]["architecture"]] if blas else [
 """
 
 
-def check_engine(python: Path, kernel: dict[str, str], *tests: str) -> None:
-    """Run tests and the README's first command with a kernel's settings, and compare pixels.
+def check_engine(python: Path) -> None:
+    """Run the engine `local` with each kernel: its computing steps, and variations of known pixels.
+
+    If the pixels are the same, whatever is tested on them has the same result. So all tests of the
+    engine run only with the last kernel, which differs most from that of this machine.
 
     Raises:
-        AssertionError: OpenBLAS used another kernel, or the command printed other file names than
-            the README shows.
+        AssertionError: OpenBLAS used another kernel, or the README's first command printed other
+            file names than the README shows.
         CalledProcessError: A test failed, or a pixel differs.
     """
-    if "NPY_DISABLE_CPU_FEATURES" in kernel:
-        features = subprocess.check_output([python, "-c", LIST_CPU_FEATURES], text=True)
-        kernel = {**kernel, "NPY_DISABLE_CPU_FEATURES": features.strip()}
-    used_kernel = run(python, "-c", SHOW_VERSIONS, settings=kernel).split()[-1]
+    every = kernels()
+    for kernel in every:
+        settings = _settings(python, kernel)
+        _check_kernel(python, settings)
+        tests = "test_local*.py" if kernel is every[-1] else "test_local_steps.py"
+        files = sorted((tree() / "tests/engines").glob(tests))
+        run(python, "-m", "pytest", "--quiet", "-n", "2", "--all", *files, settings=settings)
+        command, expected = readme_commands((tree() / "README.md").read_text())[0]
+        arguments = shlex.split(command.partition(".venv/bin/image-variation ")[2])
+        shutil.rmtree(tree() / "variations", ignore_errors=True)
+        program = (python, "-m", "langchain_image_variation")
+        check_printed(run(*program, *arguments, settings=settings), expected)
+        run(python, "benchmarks/same_pixels.py", settings=settings)
+
+
+def _settings(python: Path, kernel: dict[str, str]) -> dict[str, str]:
+    """Name the features that this Python's numpy must not use."""
+    if "NPY_DISABLE_CPU_FEATURES" not in kernel:
+        return kernel
+    features = subprocess.check_output([python, "-c", LIST_CPU_FEATURES], text=True)
+    return {**kernel, "NPY_DISABLE_CPU_FEATURES": features.strip()}
+
+
+def _check_kernel(python: Path, settings: dict[str, str]) -> None:
+    """Check that OpenBLAS uses the kernel of these settings."""
+    used_kernel = run(python, "-c", SHOW_VERSIONS, settings=settings).split()[-1]
     # Newer releases of OpenBLAS report the kernel Prescott as Katmai.
     used_kernel = used_kernel.replace("Katmai", "Prescott")
-    expected_kernel = kernel.get("OPENBLAS_CORETYPE", used_kernel)
+    expected_kernel = settings.get("OPENBLAS_CORETYPE", used_kernel)
     if used_kernel == "none":
         note_unchecked("OpenBLAS's kernels, since numpy does not use OpenBLAS here")
     elif used_kernel != expected_kernel:
         raise AssertionError(f"OpenBLAS used {used_kernel}, not {expected_kernel}.")
-    run(python, "-m", "pytest", "--quiet", "-n", "2", "--all", *tests, settings=kernel)
-    command, expected = readme_commands((tree() / "README.md").read_text())[0]
-    arguments = shlex.split(command.partition(".venv/bin/image-variation ")[2])
-    shutil.rmtree(tree() / "variations", ignore_errors=True)
-    check_printed(
-        run(python, "-m", "langchain_image_variation", *arguments, settings=kernel), expected
-    )
-    run(python, "benchmarks/same_pixels.py", settings=kernel)
 
 
 def oldest(pyproject: str) -> list[str]:

@@ -21,6 +21,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -41,7 +42,7 @@ from environments import (
     uv,
     work,
 )
-from processors import check_engine, kernels, oldest
+from processors import check_engine, oldest
 from site_check import check_site
 
 SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worker")
@@ -155,47 +156,59 @@ def pythons() -> None:
         run(python.with_name("mypy"))
 
 
+LOWEST = ("--resolution", "lowest-direct", "--editable")
+"""How to install the lowest versions that pyproject.toml allows."""
+
+
+@cache
+def run_with_floors() -> Path:
+    """Run the plain tests with the lowest allowed versions, and return their Python.
+
+    The run measures coverage, so the steps `floors` and `coverage` share it.
+    """
+    base = interpreters()[min(interpreters())]
+    python = environment("floors", *LOWEST, ".[test]", base=base)
+    require(python, "coverage")
+    # pytest-cov would start after pytest has loaded the plugin, and miss its first lines.
+    run(python, "-m", "coverage", "run", "-m", "pytest", "--quiet", "-n", "2")
+    return python
+
+
 @step
 def floors() -> None:
     """The plain tests with the lowest allowed versions and the fewest extras."""
+    run_with_floors()
     base = interpreters()[min(interpreters())]
-    lowest = ("--resolution", "lowest-direct", "--editable")
-    run(environment("floors", *lowest, ".[test]", base=base), "-m", "pytest", "--quiet", "-n", "2")
     # The extra `test` requires newer versions of some packages than the other extras do.
     for extras in ("batch,fsspec,heif,pytest,server", "pytest"):
-        python = environment(f"floors-{extras}", *lowest, f".[{extras}]", base=base)
-        run(python, "-m", "pytest", "--quiet")
+        python = environment(f"floors-{extras}", *LOWEST, f".[{extras}]", base=base)
         # Without a URL the kit skips every rule, but pytest must start in the checkout.
         run(python, "-m", "pytest", "--quiet", "--pyargs", "pytest_image_variation.conformance")
+        require(python, "pytest-xdist")
+        run(python, "-m", "pytest", "--quiet", "-n", "2")
 
 
 @step
 def coverage() -> None:
     """Branch coverage of the plain tests, including their subprocesses; has a floor."""
-    require(readme_environment(), "--editable", ".[gate]")
-    python = (readme_environment(), "-m")
-    # pytest-cov would start after pytest has loaded the plugin, and miss its first lines.
-    run(*python, "coverage", "run", "-m", "pytest", "--quiet", "-n", "2")
-    run(*python, "coverage", "combine", "--quiet")
+    python = run_with_floors()
+    run(python, "-m", "coverage", "combine", "--quiet")
     for package, floor in COVERAGE_FLOORS.items():
-        report = run(*python, "coverage", "report", "--format=total", f"--include={package}/*")
-        figure = float(report.split()[-1])
+        arguments = ("report", "--format=total", f"--include={package}/*")
+        figure = float(run(python, "-m", "coverage", *arguments).split()[-1])
         assert figure >= floor, f"{package}: {figure} %, below the floor of {floor} %."
 
 
 @step
 def processors() -> None:
-    """The engines as on four processors, with the newest and the oldest numpy and Pillow."""
-    require(readme_environment(), "threadpoolctl")
-    for kernel in kernels():
-        check_engine(readme_environment(), kernel, "tests/engines")
+    """The engine `local` as on four processors, with the newest and the oldest numpy and Pillow."""
     base = interpreters()[min(interpreters())]
     pins = oldest((tree() / "pyproject.toml").read_text())
-    python = environment("oldest-numpy", "--editable", ".[test]", "threadpoolctl", *pins, base=base)
-    # Only the engine `local` computes. The tests of the other engines would take longer.
-    local = [str(path) for path in sorted((tree() / "tests/engines").glob("test_local*.py"))]
-    for kernel in kernels():
-        check_engine(python, kernel, *local)
+    require(readme_environment(), "threadpoolctl")
+    check_engine(readme_environment())
+    check_engine(
+        environment("oldest-numpy", "--editable", ".[test]", "threadpoolctl", *pins, base=base)
+    )
 
 
 def neighbors() -> Path:

@@ -32,7 +32,7 @@ async def vary(
         raise gr.Error("Choose a photo first.")
     with TemporaryDirectory() as folder:
         path = Path(shutil.copy(photo, folder))
-        tool = ImageVariationTool(root_dir=folder, expose_strength=True, fit="keep")
+        tool = ImageVariationTool(root_dir=folder, expose={"strength"}, fit="keep")
         arguments = {"image": path.name, "n": n, "strength": strength, "size": "512x512"}
         message: Any = None
         try:

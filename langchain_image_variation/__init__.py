@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from langchain_image_variation.agents.graph_output import add_images
     from langchain_image_variation.agents.middleware import (
         ImageVariationMiddleware as ImageVariationMiddleware,
     )
@@ -71,6 +72,7 @@ __all__ = [
     "VariationBatch",
     "VariationEngine",
     "__version__",
+    "add_images",
     "call_engine",
     "call_engine_async",
     "check_cancellation",
@@ -103,6 +105,7 @@ _MODULES = {
     "URLPolicy": "http.url_policy",
     "VariationBatch": "batch.variation_batch",
     "VariationEngine": "engines",
+    "add_images": "agents.graph_output",
     "call_engine": "engines.call",
     "call_engine_async": "engines.call",
     "check_cancellation": "cancellation",

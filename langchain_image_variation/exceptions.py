@@ -30,11 +30,10 @@ ImageVariationError
 
 Each error has the `status_code`, `type`, `code` and `param` of its HTTP error body. The server
 writes the body from the error, and the client turns the body back into the same class
-(`error_from_wire`). Where a recording of the vendor's image endpoints exists, status, type and code
+(`error_response`). Where a recording of the vendor's image endpoints exists, status, type and code
 are the recorded ones. The vendor mostly left `param` null; we name the field.
 """
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 __all__ = [
@@ -65,7 +64,6 @@ __all__ = [
     "ServiceUnavailableError",
     "SourceError",
     "ToolCallError",
-    "error_from_wire",
     "excerpt",
     "install_command",
 ]
@@ -364,77 +362,3 @@ def _direct_url(name: str) -> str | None:
         return distribution(name).read_text("direct_url.json")
     except (PackageNotFoundError, ValueError):
         return None
-
-
-def error_from_wire(
-    status_code: int,
-    message: str,
-    *,
-    type: str | None = None,
-    code: str | None = None,
-    param: str | None = None,
-) -> ImageVariationError:
-    """Return the error for an HTTP error body.
-
-    The class is chosen by `code`, then by `type` and status, then by status alone. Status 402
-    becomes a `BillingLimitError`, 408 an `EngineTimeoutError`, any other 4xx an
-    `InvalidRequestError`, and any other 5xx an `EngineError`. The error keeps the status, type,
-    code and param of the body.
-
-    Args:
-        status_code: The HTTP status.
-        message: The body's message. If it is empty, the error says "HTTP <status>".
-        type: The body's `type`, if it has one.
-        code: The body's `code`, if it has one.
-        param: The body's `param`, if it has one.
-    """
-    error = _class_for(status_code, type, code, param)(message or f"HTTP {status_code}")
-    error.status_code = status_code
-    error.type = type if type is not None else error.default_type
-    error.code = code
-    error.param = param
-    return error
-
-
-_ALIASES: dict[str | None, type[ImageVariationError]] = {
-    "invalid_image": InvalidImageError,
-    "missing_file_mimetype": InvalidImageError,
-    "moderation_blocked": ContentPolicyError,
-    "unsupported_file_mimetype": InvalidImageError,
-}
-"""Codes of the GPT Image endpoints for errors that had another code on the older endpoint."""
-
-
-def _class_for(
-    status_code: int, type: str | None, code: str | None, param: str | None
-) -> type[ImageVariationError]:
-    if (code, param) == ("invalid_value", "model"):
-        # The vendor answers this for its own retired models.
-        return ModelNotFoundError
-    if code in _ALIASES:
-        return _ALIASES[code]
-    if status_code == 402:
-        return BillingLimitError
-    if status_code == 408:
-        return EngineTimeoutError
-    classes = list(_subclasses(ImageVariationError))
-    for error_class in classes:
-        if code is not None and error_class.default_code == code:
-            return error_class
-    for error_class in classes:
-        if (error_class.default_status_code, error_class.default_type) == (status_code, type):
-            return error_class
-    for error_class in classes:
-        if error_class.default_status_code == status_code:
-            return error_class
-    if 400 <= status_code < 500:
-        return InvalidRequestError
-    return EngineError if status_code >= 500 else ImageVariationError
-
-
-def _subclasses(base: type[ImageVariationError]) -> Iterator[type[ImageVariationError]]:
-    """Yield the subclasses that this module defines, general classes before specific ones."""
-    children = [child for child in base.__subclasses__() if child.__module__ == __name__]
-    yield from children
-    for child in children:
-        yield from _subclasses(child)

@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-__all__ = ["LEVELS", "LINES", "fail", "settings"]
+__all__ = ["LEVELS", "LINES", "fail", "ignore_sdk_warning", "settings"]
 
 LEVELS = ("image_variation_must", "image_variation_should", "image_variation_may")
 """The markers for the rules of the conformance kit."""
@@ -23,6 +23,14 @@ _ALLOWANCES = ("allow_unused", "allow_unexpected")
 def fail(message: str) -> NoReturn:
     """Fail the test with a message and no traceback."""
     pytest.fail(message, pytrace=False)
+
+
+def ignore_sdk_warning(item: pytest.Item) -> None:
+    """Let a test call the SDK's method, which is deprecated."""
+    # The whole text of the SDK's warning is "deprecated".
+    item.add_marker(
+        pytest.mark.filterwarnings("ignore:deprecated$:DeprecationWarning"), append=False
+    )
 
 
 def settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:

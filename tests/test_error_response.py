@@ -2,7 +2,19 @@ import json
 
 import pytest
 
-from langchain_image_variation.error_response import ErrorResponse
+from langchain_image_variation.error_response import ErrorResponse, error_from_wire
+from langchain_image_variation.exceptions import (
+    ContentPolicyError,
+    EngineConnectionError,
+    EngineError,
+    EngineTimeoutError,
+    ImageVariationError,
+    InvalidImageError,
+    InvalidRequestError,
+    QuotaExceededError,
+    RateLimitError,
+    ServiceUnavailableError,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +43,41 @@ def test_reads_the_error_bodies_of_real_servers(
     error = response.to_exception(400)
     assert (error.message, error.code) == (message, code)
     assert list(json.loads(response.to_json())["error"]) == ["message", "type", "param", "code"]
+
+
+@pytest.mark.parametrize(
+    ("status", "type", "code", "expected"),
+    [
+        (400, None, None, InvalidRequestError),
+        (418, None, None, InvalidRequestError),
+        (422, "", "", InvalidRequestError),
+        (429, None, None, RateLimitError),
+        (429, "insufficient_quota", None, QuotaExceededError),
+        (500, None, None, EngineError),
+        (502, None, None, EngineConnectionError),
+        (504, None, None, EngineTimeoutError),
+        (408, None, None, EngineTimeoutError),
+        (400, "image_generation_user_error", "moderation_blocked", ContentPolicyError),
+        (400, "invalid_request_error", "missing_file_mimetype", InvalidImageError),
+        (503, "server_error", None, ServiceUnavailableError),
+        (302, None, None, ImageVariationError),
+    ],
+)
+def test_an_unknown_code_falls_back_to_the_status(
+    status: int, type: str | None, code: str | None, expected: type[ImageVariationError]
+) -> None:
+    """Without a known code, the type decides, and then the status."""
+    error = error_from_wire(status, "", type=type, code=code)
+    assert error.__class__ is expected
+    assert error.status_code == status
+    assert error.message == f"HTTP {status}"
+
+
+def test_subclasses_outside_the_tree_are_not_used() -> None:
+    """A subclass that a program defines never replaces a class of the tree."""
+
+    class Mine(RateLimitError):
+        default_code = "mine"
+
+    assert type(error_from_wire(429, "x", code="mine")) is RateLimitError
+    assert Mine("x").status_code == 429

@@ -11,18 +11,9 @@ import pytest
 from langchain_image_variation import exceptions
 from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import (
-    ContentPolicyError,
-    EngineConnectionError,
-    EngineError,
-    EngineTimeoutError,
     ImageVariationError,
-    InvalidImageError,
-    InvalidRequestError,
     MissingExtraError,
-    QuotaExceededError,
     RateLimitError,
-    ServiceUnavailableError,
-    error_from_wire,
     install_command,
 )
 
@@ -90,44 +81,6 @@ def test_every_error_says_when_it_is_raised(error_class: type[ImageVariationErro
     assert line.startswith("Raised if ")
     assert line.endswith(".")
     assert line.count(". ") == 0
-
-
-@pytest.mark.parametrize(
-    ("status", "type", "code", "expected"),
-    [
-        (400, None, None, InvalidRequestError),
-        (418, None, None, InvalidRequestError),
-        (422, "", "", InvalidRequestError),
-        (429, None, None, RateLimitError),
-        (429, "insufficient_quota", None, QuotaExceededError),
-        (500, None, None, EngineError),
-        (502, None, None, EngineConnectionError),
-        (504, None, None, EngineTimeoutError),
-        (408, None, None, EngineTimeoutError),
-        (400, "image_generation_user_error", "moderation_blocked", ContentPolicyError),
-        (400, "invalid_request_error", "missing_file_mimetype", InvalidImageError),
-        (503, "server_error", None, ServiceUnavailableError),
-        (302, None, None, ImageVariationError),
-    ],
-)
-def test_an_unknown_code_falls_back_to_the_status(
-    status: int, type: str | None, code: str | None, expected: type[ImageVariationError]
-) -> None:
-    """Without a known code, the type decides, and then the status."""
-    error = error_from_wire(status, "", type=type, code=code)
-    assert error.__class__ is expected
-    assert error.status_code == status
-    assert error.message == f"HTTP {status}"
-
-
-def test_subclasses_outside_the_tree_are_not_used() -> None:
-    """A subclass that a program defines never replaces a class of the tree."""
-
-    class Mine(RateLimitError):
-        default_code = "mine"
-
-    assert type(error_from_wire(429, "x", code="mine")) is RateLimitError
-    assert Mine("x").status_code == 429
 
 
 HERE = {"url": "file:///home/me/secret/place"}

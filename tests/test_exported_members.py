@@ -61,6 +61,16 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
             assert value.__doc__, exported_name
 
 
+PLAIN_CALL = (
+    "from tempfile import TemporaryDirectory; from PIL import Image; "
+    "from langchain_image_variation import ImageVariationTool; root = TemporaryDirectory(); "
+    "Image.new('L', (64, 64)).save(f'{root.name}/a.png'); "
+    "tool = ImageVariationTool(root_dir=root.name, engine='instant'); "
+    "assert tool.invoke({'image': 'a.png'}).startswith('Made 1 variation')"
+)
+"""A call of the tool outside a graph."""
+
+
 @pytest.mark.mostly_slow(
     "import langchain_image_variation-pydantic httpx numpy PIL langchain_core tqdm",
     "import langchain_image_variation.cli-httpx numpy langchain_core langsmith",
@@ -81,6 +91,7 @@ def test_modules_declare_sorted_documented_names(name: str) -> None:
             "import langchain_image_variation.agents.tool",
             "numpy langgraph langchain llama_index fsspec",
         ),
+        (PLAIN_CALL, "langgraph langchain llama_index fsspec"),
         pytest.param(
             *("import langchain_image_variation.agents.tool_spec", "langchain_core langsmith"),
             marks=pytest.mark.skipif(not EXTRA, reason="LlamaIndex is not installed"),

@@ -59,8 +59,10 @@ ROOMS = {
 # Libraries that only these modules of a room may import.
 FRAMEWORKS = {
     "langchain": {"agents.middleware"},
-    "langchain_core": {"agents.langchain_messages", "agents.middleware", "agents.tool"},
-    "langgraph": {"agents.middleware"},
+    "langchain_core": {
+        *("agents.graph_output", "agents.langchain_messages", "agents.middleware", "agents.tool"),
+    },
+    "langgraph": {"agents.graph_output", "agents.middleware", "agents.tool"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
     "pillow_heif": {"images.heic"},
     "pyarrow": {
@@ -85,7 +87,9 @@ PLUGIN = {
     "conformance": (5, set[str]()),
     "marker": (5, {"pytest"}),
     "record_cassettes": (5, {"httpx", "vcr", "yaml"}),
+    "item_session": (6, {"pytest"}),
     "kit_reporter": (6, {"pytest"}),
+    "lazy_loopback": (6, {"pytest"}),
     "options": (6, {"pytest"}),
     "plugin": (7, {"httpx", "pytest"}),
 }
@@ -245,7 +249,7 @@ def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
 
 def test_the_plugin_loads_nothing_but_pytest() -> None:
     """The plugin's modules import at the top only the standard library, pytest and each other."""
-    own_modules = ("kit_reporter", "marker", "options", "plugin")
+    own_modules = ("item_session", "kit_reporter", "lazy_loopback", "marker", "options", "plugin")
     for name in own_modules:
         for node in ast.parse((ROOT / OURS[1] / f"{name}.py").read_text()).body:
             if isinstance(node, ast.Import):

@@ -1,22 +1,30 @@
 """`ImageVariationArguments`: the arguments that a model sees, and explanations of its mistakes."""
 
-from functools import lru_cache
-from typing import Annotated, Any
+from collections.abc import Set
+from functools import cache, lru_cache
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import ToolCallError, excerpt
+from langchain_image_variation.source import Fit
 
 __all__ = [
+    "ENGINE_OPTIONS",
+    "MAX_NAME_LENGTH",
+    "MAX_PROMPT_LENGTH",
     "TOOL_DESCRIPTION",
     "TOOL_NAME",
+    "Exposable",
+    "ExposedArguments",
     "ImageVariationArguments",
-    "Strength",
-    "StrengthArguments",
     "bounded_arguments",
     "check_n",
+    "chosen_values",
+    "describe_tool",
     "explain_errors",
+    "expose_arguments",
 ]
 
 TOOL_NAME = "image_variation"
@@ -26,12 +34,35 @@ TOOL_DESCRIPTION = (
     "It takes no prompt and cannot draw anything else. Returns the name of each new image."
 )
 
+_PROMPT_TOOL_DESCRIPTION = (
+    "Make variations of an image: new images that look like it, with small or large changes, or "
+    "with those that a prompt asks for. Returns the name of each new image."
+)
+
+Exposable: TypeAlias = Literal["strength", "prompt", "fit", "name"]
+"""The arguments that a model has only if the developer exposes them, in the order of the schema."""
+
+MAX_PROMPT_LENGTH = 1000
+"""The maximum length of a model's prompt, in characters. This was the vendor's limit for edits with
+dall-e-2. GPT Image takes 32,000, but the artifact repeats the prompt for each image."""
+
+MAX_NAME_LENGTH = 80
+"""The maximum length of a name that a model chooses, in characters. File names have at most 40 of
+them. A much longer text is not meant as a name: it may be an image in base64."""
+
 _LARGEST_SIZE = (
     "The largest width x height of each variation in pixels. Each has the shape of the image."
 )
 
+_SIZE_BY_FIT = (
+    "Width x height of each variation in pixels. With the fit 'keep', the largest width x height."
+)
+
 _MAX_EXPLAINED = 4
 """The maximum number of mistakes to explain. A well-meant call never has more."""
+
+
+_Arguments = TypeVar("_Arguments", bound="ImageVariationArguments")
 
 
 def _null_means(default: object) -> BeforeValidator:
@@ -57,29 +88,101 @@ class ImageVariationArguments(BaseModel):
     )
 
 
-def _drop_default(schema: dict[str, Any]) -> None:
-    # Some services refuse a null in a schema. A model leaves the argument out instead.
-    schema.pop("default", None)
+def _optional(description: str, **limits: Any) -> Any:
+    return Field(default=None, description=description, json_schema_extra=_drop_null, **limits)
 
 
-_STRENGTH = Field(
-    default=None,
-    ge=0,
-    le=1,
-    allow_inf_nan=False,
-    description="How much to change the image, from 0 (almost a copy) to 1 (very different). Leave "
-    "it out unless the user wants smaller or larger changes.",
-    json_schema_extra=_drop_default,
+def _drop_null(schema: dict[str, Any]) -> None:
+    """Some services refuse a null in a schema. A model leaves the argument out instead."""
+    if schema["default"] is None:
+        del schema["default"]
+    not_null, _ = schema.pop("anyOf")
+    schema.update(not_null)
+
+
+_BlankMeansNone = BeforeValidator(
+    lambda value: None if isinstance(value, str) and not value.strip() else value
 )
-
-Strength = Annotated[float | None, _STRENGTH]
-"""How much a model wants to change an image. None is the engine's own strength."""
+"""Models often send an empty text for a missing argument."""
 
 
-class StrengthArguments(ImageVariationArguments):
-    """The arguments that a model sees if it may choose the strength."""
+class ExposedArguments(ImageVariationArguments):
+    """The arguments that a model sees if the developer exposes all others too.
 
-    strength: Strength = None
+    None means that the model left an argument out.
+    """
+
+    strength: Annotated[
+        float | None,
+        _optional(
+            "How much to change the image, from 0 (almost a copy) to 1 (very different). Leave it "
+            "out unless the user wants smaller or larger changes.",
+            ge=0,
+            le=1,
+            allow_inf_nan=False,
+        ),
+    ] = None
+    prompt: Annotated[
+        str | None,
+        _optional(
+            "What to make of the image, such as 'The same cat in the snow, at night'. Leave it out "
+            "unless the user wants a certain change.",
+            max_length=MAX_PROMPT_LENGTH,
+        ),
+        _BlankMeansNone,
+    ] = None
+    fit: Annotated[
+        Literal["crop", "pad", "keep"] | None,
+        _optional(
+            "What to do if the image is not square: 'crop' (vary the square in its center), 'pad' "
+            "(continue the image until it is square) or 'keep' (the variations get its shape)."
+        ),
+        _BlankMeansNone,
+    ] = None
+    name: Annotated[
+        str | None,
+        _optional(
+            "What the names of the variations begin with, such as 'winter-cat'.",
+            max_length=MAX_NAME_LENGTH,
+        ),
+        _BlankMeansNone,
+    ] = None
+
+
+ENGINE_OPTIONS = {"strength": "local", "prompt": "gpt-image"}
+"""The arguments that are options of the engine, each with an engine that has it. The tool itself
+uses the others."""
+
+
+def chosen_values(arguments: ImageVariationArguments) -> dict[str, Any]:
+    """Return the values of the exposable arguments that a model has chosen."""
+    values = {name: getattr(arguments, name, None) for name in get_args(Exposable)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@cache
+def expose_arguments(base: type[_Arguments], names: frozenset[Exposable]) -> type[_Arguments]:
+    """Return a subclass of a class of arguments with others that the developer exposes.
+
+    Args:
+        base: `ImageVariationArguments` or a subclass.
+        names: The names of the others. Without any, `base` itself is returned.
+    """
+    return create_model(base.__name__, __base__=base, **_exposed_fields(names)) if names else base
+
+
+def _exposed_fields(names: Set[Exposable]) -> dict[str, Any]:
+    annotations = get_type_hints(ExposedArguments, include_extras=True)
+    return {name: (annotations[name], None) for name in get_args(Exposable) if name in names}
+
+
+def describe_tool(exposed: Set[Exposable]) -> str:
+    """Return what a model reads about the tool.
+
+    Args:
+        exposed: The arguments that the developer exposes.
+    """
+    return _PROMPT_TOOL_DESCRIPTION if "prompt" in exposed else TOOL_DESCRIPTION
 
 
 @lru_cache(maxsize=32)
@@ -87,8 +190,8 @@ def bounded_arguments(
     *,
     max_n: int = MAX_N,
     with_size: bool = True,
-    keeps_shape: bool = False,
-    with_strength: bool = False,
+    fit: Fit = "crop",
+    exposed: frozenset[Exposable] = frozenset(),
     name: str = TOOL_NAME,
     description: str = TOOL_DESCRIPTION,
 ) -> type[BaseModel]:
@@ -97,8 +200,8 @@ def bounded_arguments(
     Args:
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
-        with_strength: Whether the model chooses the strength.
-        keeps_shape: Whether variations have the shape of their source instead of being square.
+        fit: What happens to an image that is not square, unless the model chooses.
+        exposed: The arguments that the developer exposes.
         name: The name of the tool.
         description: The description of the tool.
     """
@@ -109,11 +212,15 @@ def bounded_arguments(
     fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n_description))
     if with_size:
         size = original_fields["size"]
-        if keeps_shape:
+        if fit == "keep" and "fit" not in exposed:
             size = Field(default=size.default, description=_LARGEST_SIZE)
+        elif "fit" in exposed:
+            size = Field(default=size.default, description=_SIZE_BY_FIT)
         fields["size"] = (Size, size)
-    if with_strength:
-        fields["strength"] = (float, _STRENGTH)
+    fields |= _exposed_fields(exposed)
+    if "fit" in exposed:
+        annotation, _ = fields["fit"]
+        fields["fit"] = (annotation, fit)
     return create_model(name, __doc__=description, **fields)
 
 
@@ -121,6 +228,9 @@ _RULES = {
     "image": "must be a string: 'latest', the name of an image, or a relative path",
     "size": f"must be one of {', '.join(SIZES)}",
     "strength": "must be a number from 0 to 1",
+    "prompt": f"must be a text of at most {MAX_PROMPT_LENGTH:,} characters",
+    "fit": "must be 'crop', 'pad' or 'keep'",
+    "name": f"must be a text of at most {MAX_NAME_LENGTH} characters",
     "model": "must be a string",
     "response_format": "must be 'url' or 'b64_json'",
     "user": "must be a string",
@@ -146,7 +256,7 @@ def explain_errors(
     *,
     max_n: int = MAX_N,
     with_size: bool = True,
-    with_strength: bool = False,
+    exposed: Set[Exposable] = frozenset(),
 ) -> str:
     """Return text that helps a model to correct its arguments.
 
@@ -156,11 +266,12 @@ def explain_errors(
         errors: The `errors()` of a pydantic `ValidationError`.
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
-        with_strength: Whether the model chooses the strength.
+        exposed: The arguments that the developer exposes.
     """
     rules = {**_RULES, "n": _n_rule(max_n)}
     argument_names = ["image", "n"]
-    for name, is_argument in (("size", with_size), ("strength", with_strength)):
+    others = {"size": with_size} | {name: name in exposed for name in get_args(Exposable)}
+    for name, is_argument in others.items():
         if is_argument:
             argument_names.append(name)
         else:

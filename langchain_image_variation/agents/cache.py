@@ -1,10 +1,10 @@
 """`ResultCache`: answers a call with the results of an earlier, equal call.
 
 Two calls are equal if they have the same pixels (8 bits per sample, as the engine receives them),
-the same inset to cut the images back to, if any, and the same `n`, `size`, `strength` (if the model
-chose one), `model` and engine, including its version and settings (see `engine_fingerprint`).
-These do not count: `user`, `response_format`, the name of the image, how its file is compressed,
-and the conversation.
+the same inset to cut the images back to, if any, and the same `n`, `size`, `model` and engine,
+including its version and settings (see `engine_fingerprint`) and the `strength` and `prompt` that
+the model chose. These do not count: `user`, `response_format`, the name of the image and the one
+that the model chose, how its file is compressed, and the conversation.
 
 Without a seed, an engine makes different images at each call. With a cache, equal calls return the
 same images, until one of them is deleted or the engine changes. A call with a larger `n` is not

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 
 from langchain_image_variation.agents.announcement import announce_results
 from langchain_image_variation.agents.arguments import (
+    ENGINE_OPTIONS,
     ImageVariationArguments,
-    StrengthArguments,
     check_n,
+    chosen_values,
 )
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
@@ -28,6 +29,7 @@ from langchain_image_variation.agents.image_listener import (
     report_finished_images,
 )
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.message_image import normalize_name
 from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.reachable_images import ReachableImages
 from langchain_image_variation.agents.results import Results
@@ -51,12 +53,13 @@ from langchain_image_variation.exceptions import (
     InvalidRequestError,
     RateLimitError,
     ToolCallError,
+    excerpt,
 )
-from langchain_image_variation.files.file_system import is_url
+from langchain_image_variation.files.storage_urls import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
-from langchain_image_variation.output.names import RESULT_NAME
+from langchain_image_variation.output.names import RESULT_NAME, drop_suffix
 from langchain_image_variation.source import Source
 
 __all__ = [
@@ -99,8 +102,8 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
         MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
             this kind of URL is not installed.
         InvalidRequestError: If `cache` is on and the engine has no fingerprint, if
-            `expose_strength` is on and requests cannot set the engine's strength, or if
-            `storage_options` are set and `output_dir` is a folder.
+            `expose` names an option of the engine that requests cannot set, or "fit" although
+            `fit` is "strict", or if `storage_options` are set and `output_dir` is a folder.
         EngineError: If the `max_n` or the `variation_kind` of the engine has a wrong value.
     """
     if settings.storage_options and not is_url(settings.output_dir):
@@ -113,18 +116,30 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
     # They raise an error if the trait has a wrong value.
     engine_max_n(engine)
     engine_variation_kind(engine)
-    if settings.expose_strength and "strength" not in request_options(engine):
-        raise InvalidRequestError(
-            "expose_strength needs an engine whose strength a request can set. "
-            f"{type(engine).__name__} has no with_options(strength=...): choose another engine, "
-            "such as 'local', or leave expose_strength out.",
-            param="expose_strength",
-        )
-    if settings.cache and _open_cache(settings, engine, results, None) is None:
+    _check_exposed(settings, engine)
+    if settings.cache and _open_cache(settings, engine, results, {}) is None:
         raise InvalidRequestError(
             "cache needs an engine that has a fingerprint or is given by name. "
             f"{type(engine).__name__} has no fingerprint: add one, or turn cache off.",
             param="cache",
+        )
+
+
+def _check_exposed(settings: ToolSettings, engine: Engine) -> None:
+    names = request_options(engine)
+    for option, example in ENGINE_OPTIONS.items():
+        if option in settings.expose and option not in names:
+            raise InvalidRequestError(
+                f"expose={{{option!r}}} needs an engine whose {option} a request can set. "
+                f"{type(engine).__name__} has no with_options({option}=...): choose another "
+                f"engine, such as {example!r}, or leave {option!r} out.",
+                param="expose",
+            )
+    if "fit" in settings.expose and settings.fit == "strict":
+        raise InvalidRequestError(
+            "fit='strict' refuses images that are not square, so a model cannot choose what to do "
+            "with them. Choose another fit, or leave 'fit' out of expose.",
+            param="expose",
         )
 
 
@@ -251,8 +266,8 @@ class _Call:
     label: str
     """What the image is called in the text for the model."""
     source: Source
-    strength: float | None
-    """The strength that the model chose, or None for that of the engine."""
+    choices: Mapping[str, Any]
+    """What the model chose of the exposed arguments."""
     request: CreateImageVariationRequest
     results: Results
     cache: ResultCache | None
@@ -278,7 +293,9 @@ def _prepare(
     engine = engines.get(settings.engine)
     images = ReachableImages(results, conversation, open_uploads(settings, results))
     name = _image_name(arguments.image, settings, results)
-    label, source = images.load(name, fit=settings.fit, urls=settings.urls)
+    choices = chosen_values(arguments)
+    fit = choices.get("fit", settings.fit)
+    label, source = images.load(name, fit=fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
         # A model may drop the alpha channel, and then see colors that a person does not.
         source = replace(source, png=flatten_on_white(source.png))
@@ -293,20 +310,31 @@ def _prepare(
             **{name: value for name, value in fields.items() if value is not None},
         }
     )
-    strength = arguments.strength if isinstance(arguments, StrengthArguments) else None
-    cache = _open_cache(settings, engine, results, strength)
+    options = {name: value for name, value in choices.items() if name in ENGINE_OPTIONS}
+    cache = _open_cache(settings, engine, results, options)
     return _Call(
         settings=settings,
-        engine=with_options(engine, {} if strength is None else {"strength": strength}),
+        engine=_with_options(engine, options),
         arguments=arguments,
         label=label,
         source=source,
-        strength=strength,
+        choices=choices,
         request=request,
         results=results,
         cache=cache,
         cached_response=cache.find(request, source.inset) if cache is not None else None,
     )
+
+
+def _with_options(engine: Engine, options: Mapping[str, Any]) -> Engine:
+    try:
+        return with_options(engine, options)  # type: ignore[no-any-return]  # an engine
+    except InvalidRequestError as error:
+        # Its message is for developers, and may contain anything.
+        values = " and ".join(f"{name} {excerpt(value)}" for name, value in options.items())
+        raise ToolCallError(
+            f"The image engine does not take this {values}. Change it, or leave it out."
+        ) from error
 
 
 def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
@@ -320,21 +348,21 @@ def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
 
 
 def _open_cache(
-    settings: ToolSettings, engine: Engine, results: Results, strength: float | None
+    settings: ToolSettings, engine: Engine, results: Results, options: Mapping[str, Any]
 ) -> ResultCache | None:
     """Return the cache, or None if it is off or the engine has no fingerprint.
 
     Args:
         settings: The settings of the tool.
-        engine: The engine, with its own strength.
+        engine: The engine, with its own options.
         results: Where results are saved.
-        strength: The strength that the model chose, if any.
+        options: The options of the engine that the model chose.
     """
     if not settings.cache:
         return None
     fingerprint = engine_fingerprint(engine, by_name=isinstance(settings.engine, str))
-    if fingerprint is not None and strength is not None:
-        fingerprint = digest(engine=fingerprint, strength=strength)
+    if fingerprint is not None and options:
+        fingerprint = digest(engine=fingerprint, **options)
     return None if fingerprint is None else ResultCache(results, fingerprint)
 
 
@@ -343,7 +371,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     is_cached = call.cached_response is not None
     if not is_cached:
         response = cut_back(response, call.source)
-    saved_images = call.results.save(response, name=call.source.name)
+    saved_images = call.results.save(response, name=_result_name(call))
     if call.cache is not None and not is_cached:
         call.cache.add(call.request, call.source.inset, saved_images, response)
     engine = call.settings.engine
@@ -363,9 +391,9 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         }
         for path, image in saved_images
     ]
-    if call.strength is not None:
-        for item in images:
-            item["strength"] = call.strength
+    recorded = {name: value for name, value in call.choices.items() if name != "name"}
+    for item in images:
+        item |= recorded
     if (public_url := call.settings.public_url) is not None:
         prefix = call.results.path_prefix
         for item in images:
@@ -386,6 +414,16 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
             return CallResult(text, artifact, ContactSheet.thumbnail(call.source, response))
         case "blocks":
             return CallResult(text, artifact, None, encode_results(response))
+
+
+def _result_name(call: _Call) -> str:
+    """Return what the names of the results begin with: the model's choice, or the source's name."""
+    name = call.choices.get("name")
+    if name is None:
+        return call.source.name
+    stem = drop_suffix(name)
+    # A result with the name of an upload would be confused with it.
+    return "image" if normalize_name(stem) else stem
 
 
 def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from langchain_image_variation.agents.results import ResultFolder, Results
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.stored_results import ResultStorage
 from langchain_image_variation.agents.uploads import UploadLimits, Uploads
-from langchain_image_variation.files.file_system import is_url
+from langchain_image_variation.files.storage_urls import is_url
 
 __all__ = ["delete_conversation", "keep_images", "open_results", "open_uploads"]
 

@@ -43,6 +43,11 @@ _NOT_SET_UP = (
 _USED_UP = "The budget of this tool is used up. Calling it again does not help; tell the user."
 _REFUSED = "The image engine did not accept this image. Vary another one, or tell the user."
 
+_REFUSED_PROMPT = (
+    "The image engine refused the image or the prompt because of its content. Change the prompt, "
+    "vary another image, or tell the user."
+)
+
 _TEXTS: dict[type[ImageVariationError], str] = {
     ImageVariationError: f"The tool failed. {_LATER}",
     InvalidRequestError: _NOT_SET_UP,
@@ -87,12 +92,17 @@ class ToolErrorTranslation:
     Args:
         raise_on: The classes of failures that are raised. Other failures become answers too.
         answer: Makes an answer from its text.
+        with_prompt: Whether the model may choose the prompt, which an engine may refuse.
     """
 
     def __init__(
-        self, raise_on: tuple[type[Exception], ...], answer: Callable[[str], Exception]
+        self,
+        raise_on: tuple[type[Exception], ...],
+        answer: Callable[[str], Exception],
+        *,
+        with_prompt: bool = False,
     ) -> None:
-        self._raise_on, self._answer = raise_on, answer
+        self._raise_on, self._answer, self._with_prompt = raise_on, answer, with_prompt
         self.conversation: Conversation | None = None
         """The conversation of the call, once it is known. The log names its folder."""
 
@@ -114,7 +124,7 @@ class ToolErrorTranslation:
         folder = self.conversation.scope if self.conversation is not None else None
         if isinstance(error, ContentPolicyError):
             log_refusal(error, folder)
-            return self._answer(text_for_model(error))
+            return self._answer(_REFUSED_PROMPT if self._with_prompt else text_for_model(error))
         log_failure(error, folder)
         failure = _with_text_for_model(error)
         return failure if isinstance(failure, self._raise_on) else self._answer(failure.message)

@@ -23,7 +23,14 @@ from langchain_image_variation.agents.conversation import (
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.contract import MAX_N
 
-__all__ = ["block_images", "collect_images", "is_runtime", "read_conversation", "read_scope"]
+__all__ = [
+    "block_images",
+    "collect_images",
+    "is_runtime",
+    "messages_key",
+    "read_conversation",
+    "read_scope",
+]
 
 
 def is_runtime(value: object) -> bool:
@@ -73,18 +80,34 @@ def block_images(block: Any) -> list[MessageImage]:
     return _message_images(HumanMessage(content=[block]))
 
 
+def messages_key(state: Any) -> str | None:
+    """Return the key of the messages in a graph's state: "messages", or any other name.
+
+    Args:
+        state: A mapping, an object, or a list of messages, which has no key.
+    """
+    return next((key for key, _ in _message_lists(state)), None)
+
+
 def _find_messages(state: Any) -> list[BaseMessage]:
-    """Return the messages in a graph's state: under "messages", or under any other name."""
-    if isinstance(state, Mapping):
-        values = [state.get("messages"), *state.values()]
-    elif isinstance(state, list):
-        values = [state]
-    else:
-        values = [getattr(state, "messages", None), *getattr(state, "__dict__", {}).values()]
-    for value in values:
-        if isinstance(value, list) and any(isinstance(item, BaseMessage) for item in value):
-            return [message for item in value for message in _as_messages(item)]
+    """Return the messages in a graph's state."""
+    for _, items in _message_lists(state):
+        return [message for item in items for message in _as_messages(item)]
     return []
+
+
+def _message_lists(state: Any) -> Iterator[tuple[str | None, list[Any]]]:
+    """Yield the lists of a state that have messages, with their keys. "messages" is the first."""
+    if isinstance(state, list):
+        values: dict[Any, Any] = {None: state}
+    elif isinstance(state, Mapping):
+        values = {"messages": state.get("messages"), **state}
+    else:
+        attributes = getattr(state, "__dict__", {})
+        values = {"messages": getattr(state, "messages", None), **attributes}
+    for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, BaseMessage) for item in value):
+            yield key, value
 
 
 def _as_messages(item: Any) -> list[BaseMessage]:

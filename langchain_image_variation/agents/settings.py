@@ -1,11 +1,13 @@
 """`ToolSettings`: what a developer can set for the tool, whatever the framework."""
 
 import os
+from collections.abc import Set
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from langchain_image_variation.agents.arguments import Exposable
 from langchain_image_variation.agents.public_url import check_public_url
 from langchain_image_variation.agents.uploads import MAX_UPLOADS
 from langchain_image_variation.contract import MAX_N, Size
@@ -123,10 +125,16 @@ class ToolSettings(BaseModel):
     gone. The default is no limit."""
     fixed_size: Size | None = None
     """The size of every variation. If it is set, the model cannot choose one."""
-    expose_strength: bool = False
-    """Whether the model may choose how much to change an image, from 0 to 1, with the argument
-    `strength`. The engine needs `with_options(strength=...)`, as `local` has. If the model leaves
-    the argument out, the engine's own strength counts."""
+    expose: Annotated[Set[Exposable], AfterValidator(frozenset)] = frozenset()
+    """Further arguments for the model. If it leaves one out, the call is as if you had not exposed
+    it.
+
+    - "strength": how much to change an image, from 0 to 1. The engine needs
+      `with_options(strength=...)`, as `local` has.
+    - "prompt": what to make of an image, in up to `MAX_PROMPT_LENGTH` characters. The engine needs
+      `with_options(prompt=...)`, as `gpt-image` has.
+    - "fit": "crop", "pad" or "keep", instead of the setting `fit`.
+    - "name": what the file names of the results begin with."""
     fit: Fit = "crop"
     """What to do with an image that is not a square PNG under 4 MB; see `load_source`. With "keep",
     results have the shape of their source, and the requested size is the longer side."""

@@ -4,9 +4,9 @@ import asyncio
 import base64
 import contextlib
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Set
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -14,8 +14,9 @@ from langchain_core.callbacks import (
     adispatch_custom_event,
     dispatch_custom_event,
 )
+from langchain_core.messages import ToolMessage
 from langchain_core.messages.content import create_image_block, create_text_block
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from langchain_core.tools.base import ArgsSchema
 from pydantic import (
@@ -28,15 +29,19 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
+    Exposable,
+    ExposedArguments,
     ImageVariationArguments,
-    StrengthArguments,
     bounded_arguments,
+    describe_tool,
     explain_errors,
+    expose_arguments,
 )
 from langchain_image_variation.agents.artifact import open_result
 from langchain_image_variation.agents.call import (
@@ -48,16 +53,24 @@ from langchain_image_variation.agents.call import (
 )
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
+from langchain_image_variation.agents.graph_output import find_stream_writer, update_state
 from langchain_image_variation.agents.image_listener import ImageListener
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    MissingExtraError,
+    excerpt,
+)
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
 
 PROGRESS_EVENT = "image_variation_progress"
 """The name of the custom event for each finished image."""
+# LangChain passes a config only to a parameter that is annotated with exactly `RunnableConfig`.
+_NO_CONFIG = cast(RunnableConfig, None)
 
 
 def _check_runtime(value: object) -> object:
@@ -66,26 +79,45 @@ def _check_runtime(value: object) -> object:
     return value
 
 
-class ImageVariationInput(ImageVariationArguments):
-    """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more."""
+def _check_state_key(key: str) -> str:
+    if not key or key == "messages":
+        raise InvalidRequestError(
+            "state_key must name a key of the state for images, such as 'images', got "
+            f"{excerpt(key)}.",
+            param="state_key",
+        )
+    try:
+        import langgraph.types  # noqa: F401  # its Command is the answer
+    except ImportError as error:
+        raise MissingExtraError.for_package(
+            "state_key", error.name, "langchain-image-variation[langchain]"
+        ) from None
+    return key
 
-    model: Annotated[str | None, InjectedToolArg] = Field(
+
+class ImageVariationInput(ImageVariationArguments):
+    """The arguments of the tool. A model sees `image`, `n` and `size`. Programs may pass more.
+
+    The JSON schema leaves the others out, because some hosts show all of it to a model.
+    """
+
+    model: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="One of the engine's models."
     )
-    response_format: Annotated[ResponseFormat | None, InjectedToolArg] = Field(
+    response_format: Annotated[ResponseFormat | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="How the engine returns the images. They are saved either way."
     )
-    user: Annotated[str | None, InjectedToolArg] = Field(
+    user: Annotated[str | None, InjectedToolArg, SkipJsonSchema()] = Field(
         default=None, description="An ID for the end user."
     )
     # LangChain serializes the arguments. With the runtime, it would serialize the conversation.
     runtime: Annotated[
-        Any, InjectedToolArg, AfterValidator(_check_runtime), PlainSerializer(lambda _: None)
+        Any,
+        InjectedToolArg,
+        SkipJsonSchema(),
+        AfterValidator(_check_runtime),
+        PlainSerializer(lambda _: None),
     ] = Field(default=None, repr=False, description="Injected by an agent; not for others.")
-
-
-class ImageVariationStrengthInput(ImageVariationInput, StrengthArguments):
-    """The arguments of a tool with `expose_strength`: the model also sees `strength`."""
 
 
 class ImageVariationTool(BaseTool, ToolSettings):
@@ -97,8 +129,8 @@ class ImageVariationTool(BaseTool, ToolSettings):
     - `images` has an object per image, with `handle`, `path` (relative to `root_dir`, or to
       `output_dir` if that is a URL), `sha256`, `width` and `height` in pixels, `seed`, `engine`
       (the name under which it is installed, or else the name of its class), `model` (if the engine
-      names it), and `created` in seconds since 1970. With `public_url`, it also has `url`. If the
-      model chose a `strength`, it has that too.
+      names it), and `created` in seconds since 1970. With `public_url`, it also has `url`. It also
+      has the `strength`, the `prompt` and the `fit` that the model chose; see `expose`.
     - `note` is what a person should know about the images, if the engine has something to say.
     - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
     - `cached` is true if the images are those of an earlier call; see `cache`.
@@ -113,7 +145,8 @@ class ImageVariationTool(BaseTool, ToolSettings):
     In an agent, the images of the conversation are read from its messages. A `thread_id` in the
     config gives the conversation its own folder, with its results and the images of its messages,
     which can then be varied after their messages were removed. For each finished image, the tool
-    dispatches the custom event `image_variation_progress` with `done` and `n`.
+    dispatches the custom event `image_variation_progress` with `done` and `n`. In a graph, it also
+    writes them to the custom stream, with the name of the event as `type` and with `tool_call_id`.
 
     Raises:
         ImageVariationError: On construction. See `check_settings`.
@@ -132,37 +165,76 @@ class ImageVariationTool(BaseTool, ToolSettings):
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
     ) = Field(default_factory=lambda: _explain, repr=False)
+    state_key: Annotated[str, AfterValidator(_check_state_key)] | None = None
+    """The key under which the state of a graph gets the `images` of each artifact. It needs a
+    reducer, such as `add_images`. In an agent or a `ToolNode`, the tool then returns a `Command`,
+    which contains the message."""
 
     _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_settings(self, self._engines)
-        if self.expose_strength and self.args_schema is ImageVariationInput:
-            self.args_schema = ImageVariationStrengthInput
+        self._expose_arguments()
+        if self.description == TOOL_DESCRIPTION:
+            self.description = describe_tool(self.expose)
         if self.handle_validation_error is _explain:
             # Name the limit and the arguments of this tool.
             self.handle_validation_error = partial(
                 _explain,
                 max_n=largest_n(self, self._engines),
                 with_size=self.fixed_size is None,
-                with_strength=self.expose_strength,
+                exposed=self.expose,
             )
         return self
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
         """The schema that a model sees, within the limits of the settings."""
-        if self.args_schema not in (ImageVariationInput, ImageVariationStrengthInput):
+        if self.args_schema is not expose_arguments(ImageVariationInput, frozenset(self.expose)):
             return super().tool_call_schema
         return bounded_arguments(
             name=self.name,
             description=self.description,
             max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
-            with_strength=self.expose_strength,
-            keeps_shape=self.fit == "keep",
+            fit=self.fit,
+            exposed=frozenset(self.expose),
         )
+
+    def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        """Return the schema that a model sees. Pydantic AI takes it from here."""
+        return cast(type[BaseModel], self.tool_call_schema).model_json_schema()
+
+    def func(self, **arguments: Any) -> str:
+        """Call the tool, and return only the text for the model.
+
+        AutoGen and CrewAI call `func` where LangChain calls `invoke`.
+
+        Args:
+            **arguments: The arguments of the tool; see `ImageVariationInput`.
+
+        Raises:
+            ImageVariationError: If the call fails, and `raise_on` has the class. A mistake, such as
+                naming an image that does not exist, returns a text.
+        """
+        content = self.run(arguments)
+        return ToolMessage(content, tool_call_id="").text
+
+    def _expose_arguments(self) -> None:
+        if self.args_schema is ImageVariationInput:
+            self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        if self.args_schema is expose_arguments(ImageVariationInput, frozenset(self.expose)):
+            # A class that was made for this tool does not pickle.
+            state["__dict__"] = {**state["__dict__"], "args_schema": ImageVariationInput}
+        return state
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._expose_arguments()
 
     def open_result(self, artifact: Any, index: int) -> io.BytesIO:
         """Open the image file of a result, for example to show it in a user interface.
@@ -205,61 +277,76 @@ class ImageVariationTool(BaseTool, ToolSettings):
         # A config may have a UUID.
         delete_conversation(self, str(thread_id))
 
+    def _translate_errors(self) -> ToolErrorTranslation:
+        return ToolErrorTranslation(
+            self.raise_on, ToolException, with_prompt="prompt" in self.expose
+        )
+
+    def _output(self, result: CallResult, runtime: Any) -> tuple[Any, dict[str, Any]]:
+        """Return the content and the artifact of the message, or a command instead of both."""
+        content, artifact = _message(result)
+        if self.state_key is None or runtime is None or runtime.tool_call_id is None:
+            return content, artifact
+        message = ToolMessage(
+            content, artifact=artifact, name=self.name, tool_call_id=runtime.tool_call_id
+        )
+        command = update_state(runtime, self.state_key, message, artifact["images"])
+        return content if command is None else command, artifact
+
     # LangChain calls these with the validated fields of `ImageVariationInput`.
 
     def _run(
         self,
         image: str,
         *,
-        config: RunnableConfig,
+        config: RunnableConfig = _NO_CONFIG,
         run_manager: CallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
-    ) -> tuple[str | list[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
         with (
             # An error of a developer's handler is passed on unchanged.
-            _event_listener(run_manager) as listener,
-            ToolErrorTranslation(self.raise_on, ToolException) as translation,
+            _event_listener(run_manager, _chunk_writer(runtime)) as listener,
+            self._translate_errors() as translation,
         ):
-            conversation = read_conversation(runtime, config, self.name)
+            conversation = read_conversation(runtime, ensure_config(config), self.name)
             translation.conversation = conversation
             result = call_tool(
                 self, self._engines, arguments, conversation, fields=fields, listener=listener
             )
-            return _message(result)
+            return self._output(result, runtime)
 
     async def _arun(
         self,
         image: str,
         *,
-        config: RunnableConfig,
+        config: RunnableConfig = _NO_CONFIG,
         run_manager: AsyncCallbackManagerForToolRun | None = None,
         runtime: Any = None,
         **others: Any,
-    ) -> tuple[str | list[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         arguments, fields = _split_arguments(image, others)
-        async with _event_listener_async(run_manager) as listener:
-            with ToolErrorTranslation(self.raise_on, ToolException) as translation:
+        async with _event_listener_async(run_manager, _chunk_writer(runtime)) as listener:
+            with self._translate_errors() as translation:
                 # The messages may contain many megabytes of images.
                 conversation = await asyncio.to_thread(
-                    read_conversation, runtime, config, self.name
+                    read_conversation, runtime, ensure_config(config), self.name
                 )
                 translation.conversation = conversation
                 result = await call_tool_async(
                     self, self._engines, arguments, conversation, fields=fields, listener=listener
                 )
-                return _message(result)
+                return self._output(result, runtime)
 
 
 def _split_arguments(
     image: str, others: dict[str, Any]
 ) -> tuple[ImageVariationArguments, dict[str, Any]]:
     """Return the arguments from the model, and the other fields of the request."""
-    from_model = {name: others[name] for name in ("n", "size", "strength") if name in others}
+    from_model = {name: others[name] for name in ExposedArguments.model_fields if name in others}
     fields = {name: value for name, value in others.items() if name not in from_model}
-    arguments_class = StrengthArguments if "strength" in from_model else ImageVariationArguments
-    return arguments_class(image=image, **from_model), fields
+    return ExposedArguments(image=image, **from_model), fields
 
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
@@ -273,19 +360,47 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     return blocks, result.artifact
 
 
+def _event_config(
+    run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
+) -> RunnableConfig:
+    """Return a config for events of a run. That of the call may have callbacks of other runs."""
+    manager = run.get_child()
+    # A child has the callbacks of the call, but not those of the tool's constructor.
+    for handler in run.handlers:
+        manager.add_handler(handler, inherit=False)
+    return {"callbacks": manager}
+
+
+def _chunk_writer(runtime: Any) -> ImageListener | None:
+    """Return a thread-safe listener that writes to the custom stream of the call's graph."""
+    write = find_stream_writer(runtime)
+    if write is None:
+        return None
+    call_id = None if runtime is None else runtime.tool_call_id
+
+    def write_chunk(finished: int, n: int) -> None:
+        write({"type": PROGRESS_EVENT, "tool_call_id": call_id, "done": finished, "n": n})
+
+    return write_chunk
+
+
 @contextlib.contextmanager
-def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageListener | None]:
-    """Yield a thread-safe listener that dispatches an event for each finished image."""
-    if run is None:
+def _event_listener(
+    run: CallbackManagerForToolRun | None, write_chunk: ImageListener | None
+) -> Iterator[ImageListener | None]:
+    """Yield a thread-safe listener that dispatches an event and a chunk for each finished image."""
+    if run is None and write_chunk is None:
         yield None
         return
-    # Not the config of the call: its callbacks may not belong to this run.
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
     errors: list[Exception] = []
 
     def dispatch(finished: int, n: int) -> None:
         try:
-            dispatch_custom_event(PROGRESS_EVENT, {"done": finished, "n": n}, config=run_config)
+            if write_chunk is not None:
+                write_chunk(finished, n)
+            if run is not None:
+                event = {"done": finished, "n": n}
+                dispatch_custom_event(PROGRESS_EVENT, event, config=_event_config(run))
         # An error of a handler is not an error of the engine, which calls this.
         except Exception as error:
             errors.append(error)
@@ -297,18 +412,20 @@ def _event_listener(run: CallbackManagerForToolRun | None) -> Iterator[ImageList
 
 @contextlib.asynccontextmanager
 async def _event_listener_async(
-    run: AsyncCallbackManagerForToolRun | None,
+    run: AsyncCallbackManagerForToolRun | None, write_chunk: ImageListener | None
 ) -> AsyncIterator[ImageListener | None]:
-    """Yield a listener for the event loop that dispatches an event for each finished image."""
-    if run is None:
+    """Yield a listener for the loop that dispatches an event and a chunk for each image."""
+    if run is None and write_chunk is None:
         yield None
         return
-    run_config: RunnableConfig = {"callbacks": run.get_child()}
     events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
     async def dispatch_events() -> None:
         while (event := await events.get()) is not None:
-            await adispatch_custom_event(PROGRESS_EVENT, event, config=run_config)
+            if write_chunk is not None:
+                write_chunk(event["done"], event["n"])
+            if run is not None:
+                await adispatch_custom_event(PROGRESS_EVENT, event, config=_event_config(run))
 
     def enqueue(finished: int, n: int) -> None:
         events.put_nowait({"done": finished, "n": n})
@@ -327,8 +444,6 @@ def _explain(
     *,
     max_n: int = MAX_N,
     with_size: bool = True,
-    with_strength: bool = False,
+    exposed: Set[Exposable] = frozenset(),
 ) -> str:
-    return explain_errors(
-        error.errors(), max_n=max_n, with_size=with_size, with_strength=with_strength
-    )
+    return explain_errors(error.errors(), max_n=max_n, with_size=with_size, exposed=exposed)

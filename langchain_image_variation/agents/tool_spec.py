@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Self, cast
 from pydantic import ConfigDict, PrivateAttr, ValidationError, model_validator
 
 from langchain_image_variation.agents.arguments import (
-    TOOL_DESCRIPTION,
     TOOL_NAME,
     ImageVariationArguments,
-    StrengthArguments,
     bounded_arguments,
+    describe_tool,
     explain_errors,
+    expose_arguments,
 )
 from langchain_image_variation.agents.artifact import open_result
 from langchain_image_variation.agents.call import (
@@ -220,20 +220,19 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         delete_conversation(self, session_id)
 
     def _metadata(self, override: ToolMetadata | None) -> ToolMetadata:
-        metadata = override or ToolMetadata(TOOL_DESCRIPTION, TOOL_NAME)
+        metadata = override or ToolMetadata(describe_tool(self.expose), TOOL_NAME)
         if metadata.fn_schema not in (None, DefaultToolFnSchema):
             return metadata
         schema = bounded_arguments(
             max_n=largest_n(self, self._engines),
             with_size=self.fixed_size is None,
-            with_strength=self.expose_strength,
-            keeps_shape=self.fit == "keep",
+            fit=self.fit,
+            exposed=frozenset(self.expose),
         )
         return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
 
     def _validate(self, arguments: dict[str, object]) -> ImageVariationArguments:
-        has_strength = self.expose_strength
-        arguments_class = StrengthArguments if has_strength else ImageVariationArguments
+        arguments_class = expose_arguments(ImageVariationArguments, frozenset(self.expose))
         try:
             return arguments_class.model_validate(arguments)
         except ValidationError as error:
@@ -241,14 +240,19 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
                 error.errors(),
                 max_n=largest_n(self, self._engines),
                 with_size=self.fixed_size is None,
-                with_strength=has_strength,
+                exposed=self.expose,
             )
             raise ToolCallError(text) from None
+
+    def _translate_errors(self) -> ToolErrorTranslation:
+        return ToolErrorTranslation(
+            self.raise_on, ToolCallError, with_prompt="prompt" in self.expose
+        )
 
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            with ToolErrorTranslation(self.raise_on, ToolCallError) as translation:
+            with self._translate_errors() as translation:
                 arguments = self._validate(values)
                 conversation = (
                     None if context is None else asyncio_run(read_conversation(context, tool_name))
@@ -262,7 +266,7 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     async def _avary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
         try:
-            with ToolErrorTranslation(self.raise_on, ToolCallError) as translation:
+            with self._translate_errors() as translation:
                 arguments = self._validate(values)
                 conversation = (
                     None if context is None else await read_conversation(context, tool_name)

@@ -29,10 +29,11 @@ from langchain_image_variation.exceptions import (
     SourceError,
     excerpt,
 )
-from langchain_image_variation.files.file_system import FileSystem, is_url
+from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.files.outputs import OutputFolder, Outputs
 from langchain_image_variation.files.shown_names import shown_name, shown_path
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
+from langchain_image_variation.files.storage_urls import is_url
 from langchain_image_variation.files.stored_outputs import StoredOutputs
 from langchain_image_variation.files.temporary_folder import make_temporary_folder
 from langchain_image_variation.images.formats import SUFFIXES

@@ -13,7 +13,7 @@ from typing import cast
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError, excerpt
-from langchain_image_variation.files.file_system import hide_password, is_url
+from langchain_image_variation.files.storage_urls import hide_password, is_url
 from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["MAX_SEED", "OPTIONAL_COLUMNS", "Job", "escape_surrogates", "portable_row"]

@@ -31,6 +31,11 @@ class RunSummary:
     is_complete: bool = False
     """Whether every source was processed."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no source was processed."""
+        return not (self.images_made or self.images_kept or self.failures)
+
     def add(self, rows: Iterable[OutputRow]) -> None:
         """Count the rows of a source."""
         for row in rows:
@@ -60,6 +65,7 @@ class RunProgress:
         advance: Called after each source.
         is_stopped: Returns True once no further source should be started.
         max_failures: The run stops once this many sources have failed. None means no limit.
+        summary: Counts the results.
     """
 
     def __init__(
@@ -68,8 +74,9 @@ class RunProgress:
         advance: Callable[[], object],
         is_stopped: Callable[[], bool],
         max_failures: int | None,
+        summary: RunSummary,
     ) -> None:
-        self.summary = RunSummary()
+        self.summary = summary
         self.ledger = ledger
         self.max_failures = max_failures
         """The run stops once this many sources have failed. None means no limit."""

@@ -14,7 +14,7 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
 )
-from langchain_image_variation.files.file_system import hide_password
+from langchain_image_variation.files.storage_urls import hide_password
 
 __all__ = [
     "COLUMNS",

@@ -41,7 +41,8 @@ def run_batch(
     max_failures: int | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
     quiet: bool = False,
-) -> RunSummary:
+    summary: RunSummary,
+) -> None:
     """Make the missing variations of all sources, and write the manifest.
 
     Images from earlier runs are verified and kept. So to resume a run, however it ended, run it
@@ -58,6 +59,7 @@ def run_batch(
         max_failures: Start no further source once this many have failed.
         is_stopped: Returns True once no further source should be started.
         quiet: Whether to show no progress.
+        summary: Counts the results, also those of a run that ends with an error.
 
     Raises:
         InvalidRequestError: If there are no sources.
@@ -76,7 +78,11 @@ def run_batch(
         batch.outputs.remove_temporary_files((BATCH_DIR, IMAGES_DIR, GALLERY_DIR))
         with show_progress(total, unit="sources", quiet=quiet) as advance:
             progress = RunProgress(
-                access.ledger, advance, lambda: is_stopped() or access.is_lost(), max_failures
+                access.ledger,
+                advance,
+                lambda: is_stopped() or access.is_lost(),
+                max_failures,
+                summary,
             )
             try:
                 if isinstance(workers, Cluster):
@@ -91,15 +97,14 @@ def run_batch(
                         _write_manifests(manifests, batch, access.ledger)
                 raise
         access.check()
-        if progress.summary.is_complete:
+        if summary.is_complete:
             access.ledger.delete_earlier_runs()
         _write_manifests(manifests, batch, access.ledger)
-        if gallery and progress.summary.is_complete:
-            images = progress.summary.images_made + progress.summary.images_kept
+        if gallery and summary.is_complete:
+            images = summary.images_made + summary.images_kept
             with show_progress(images, unit="images shown", quiet=quiet) as advance:
                 rows = _call_after_each(access.ledger.rows(), advance)
                 write_gallery(rows, batch.outputs, batch.read_source, is_stopped=is_stopped)
-    return progress.summary
 
 
 def _run_locally(

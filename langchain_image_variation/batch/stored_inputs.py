@@ -15,13 +15,10 @@ from langchain_image_variation.exceptions import (
     OutputError,
     SourceError,
 )
-from langchain_image_variation.files.file_system import (
-    FileSystem,
-    has_password,
-    strip_trailing_slashes,
-)
+from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.files.shown_names import shown_name
 from langchain_image_variation.files.storage_policy import StoragePolicy
+from langchain_image_variation.files.storage_urls import has_password, strip_trailing_slashes
 
 __all__ = ["StoredInputs"]
 

@@ -50,8 +50,8 @@ from langchain_image_variation.exceptions import (
     PermissionDeniedError,
     QuotaExceededError,
 )
-from langchain_image_variation.files.file_system import is_url
 from langchain_image_variation.files.storage_policy import StoragePolicy, names_server
+from langchain_image_variation.files.storage_urls import is_url
 from langchain_image_variation.files.stored_outputs import open_outputs
 from langchain_image_variation.source import Fit, check_fit
 from langchain_image_variation.source.read import read_file, read_stored_file

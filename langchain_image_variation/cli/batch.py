@@ -24,6 +24,7 @@ from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir,
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
 from langchain_image_variation.engines.traits import close_engine, loads_model
 from langchain_image_variation.exceptions import (
+    ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
     install_command,
@@ -116,6 +117,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         PARQUET,
         parquet_is_available,
     )
+    from langchain_image_variation.batch.progress import RunSummary
     from langchain_image_variation.batch.run import run_batch
 
     if arguments.output_dir == "-":
@@ -157,17 +159,26 @@ def _batch(arguments: argparse.Namespace) -> int:
     if arguments.ray is None:
         _download_model(arguments)
     interrupts = Interrupts()
-    with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
-        summary = run_batch(
-            inputs,
-            batch,
-            workers=_workers(arguments, batch),
-            manifests=manifests,
-            gallery=arguments.gallery,
-            max_failures=_at_least_1("max-failures", arguments.max_failures),
-            is_stopped=lambda: interrupts.signal is not None,
-            quiet=arguments.quiet,
-        )
+    summary = RunSummary()
+    try:
+        with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
+            run_batch(
+                inputs,
+                batch,
+                workers=_workers(arguments, batch),
+                manifests=manifests,
+                gallery=arguments.gallery,
+                max_failures=_at_least_1("max-failures", arguments.max_failures),
+                is_stopped=lambda: interrupts.signal is not None,
+                quiet=arguments.quiet,
+                summary=summary,
+            )
+    except ImageVariationError:
+        # The images of this run may be paid for, and the error alone would not mention them.
+        if not summary.is_empty:
+            summary.is_complete = False
+            _print_summary(summary, arguments)
+        raise
     if summary.failures or not summary.is_complete or not arguments.quiet:
         _print_summary(summary, arguments)
     names = [*manifests, FAILED_SOURCES] if summary.failures else manifests

@@ -1,71 +1,29 @@
 """`image-variation create`: makes variations of one or more images."""
 
 import argparse
-import json
-import os
-import secrets
 import sys
 from contextlib import closing
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
-from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
-from langchain_image_variation.cli.download import download_model
-from langchain_image_variation.cli.engine_options import (
-    add_engine,
-    collect_engine_options,
-    requested_model,
-    resolve_auto,
-)
+from langchain_image_variation.cli.create_run import CreateRun
+from langchain_image_variation.cli.engine_options import add_engine
 from langchain_image_variation.cli.exit_codes import SOME_FAILED
-from langchain_image_variation.cli.messages import display_name, name_options, name_path
 from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
-from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
+from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir
+from langchain_image_variation.cli.photo import STREAM, photo_stem
 from langchain_image_variation.cli.piped_request import use_piped_request
-from langchain_image_variation.cli.progress import ProgressBar, show_progress_bar
+from langchain_image_variation.cli.progress import show_progress_bar
 from langchain_image_variation.cli.viewer import open_files
-from langchain_image_variation.contract import (
-    MAX_N,
-    SIZES,
-    CreateImageVariationRequest,
-    ImagesResponse,
-    ResponseFormat,
-)
-from langchain_image_variation.engines.auto import AUTO
-from langchain_image_variation.engines.call import call_engine
-from langchain_image_variation.engines.context import ProgressListener
-from langchain_image_variation.engines.loading import load_engine_class, make_engine
-from langchain_image_variation.engines.traits import (
-    close_engine,
-    engine_options,
-    has_costly_seeds,
-)
-from langchain_image_variation.exceptions import (
-    ImageVariationError,
-    InvalidRequestError,
-    SourceError,
-)
+from langchain_image_variation.contract import MAX_N, SIZES, ResponseFormat
+from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.numbers import check_whole_number
-from langchain_image_variation.output import cut_back, save_images
-from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.output.file_format import DEFAULT_QUALITY, FORMATS, FileFormat
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, NameTemplate
-from langchain_image_variation.source import Source, load_source
-
-if TYPE_CHECKING:
-    from langchain_image_variation.engines import VariationEngine
-    from langchain_image_variation.http.url_policy import URLPolicy
 
 __all__ = ["add_create"]
 
-_STREAM = "-"
-"""Stands for standard input as an image, and for standard output as the output folder."""
-
 _RESPONSE_STYLES = ("json", "jsonl", "yaml", "raw")
 """How the response can be printed. The vendor's command has the same names."""
-
-_SEED_BITS = 31
 
 _EXAMPLES = """examples:
   image-variation create photo.jpg -n 4
@@ -163,7 +121,7 @@ def _create(arguments: argparse.Namespace) -> int:
     _check(arguments)
     with (
         show_progress_bar(_descriptions(arguments), quiet=arguments.quiet) as bar,
-        closing(_Run(arguments, bar)) as run,
+        closing(CreateRun(arguments, bar)) as run,
     ):
         failures = run.vary_all()
     if arguments.open and not open_files(run.files_to_open):
@@ -215,8 +173,8 @@ def _check(arguments: argparse.Namespace) -> None:
                     f"{option} is for files, and {response_option} writes none without -o DIR."
                 )
     FileFormat(arguments.format, arguments.quality)
-    NameTemplate(arguments.name).check([_stem(photo) for photo in photos], n)
-    if photos.count(_STREAM) > 1:
+    NameTemplate(arguments.name).check([photo_stem(photo) for photo in photos], n)
+    if photos.count(STREAM) > 1:
         raise InvalidRequestError("Standard input is one image; pass - only once.")
     if arguments.response_format is not None and not arguments.json:
         raise InvalidRequestError(
@@ -228,7 +186,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InvalidRequestError(
             f"{response_option} prints the response for one image; pass one PHOTO."
         )
-    if arguments.output_dir == _STREAM:
+    if arguments.output_dir == STREAM:
         _check_stream(arguments)
 
 
@@ -267,234 +225,4 @@ def _descriptions(arguments: argparse.Namespace) -> list[str]:
     photos, n = arguments.photos, arguments.n
     if len(photos) == 1:
         return ["1 variation" if n == 1 else f"{n} variations"]
-    return [f"{number}/{len(photos)} {_stem(photo)}" for number, photo in enumerate(photos, 1)]
-
-
-def _stem(photo: str) -> str:
-    return "stdin" if photo == _STREAM else Path(photo).stem
-
-
-class _Run:
-    """One run of the command. Its images share the engine, the folder and the progress bar.
-
-    Args:
-        arguments: The arguments of the command, checked.
-        bar: Shows the progress of the run.
-    """
-
-    def __init__(self, arguments: argparse.Namespace, bar: ProgressBar) -> None:
-        self.files_to_open: list[Path] = []
-        self._arguments = arguments
-        self._photos: list[str] = arguments.photos
-        self._bar = bar
-        self._seed: int | None = None
-        self._is_auto = arguments.engine == AUTO
-        self._model: str | None = None
-        self._engine_note: str | None = None
-
-    def vary_all(self) -> int:
-        """Vary each image and print its results. Return how many images failed.
-
-        Raises:
-            ImageVariationError: If the only image fails, or an error would repeat for each image.
-        """
-        failures = 0
-        urls = _urls(self._arguments)
-        for photo in self._photos:
-            listener = self._bar.start()
-            try:
-                source = _load(photo, self._arguments, urls)
-            except ImageVariationError as error:
-                error.message = _name_source(error.message, photo)
-                self._report(error, display_name(photo))
-                failures += 1
-            else:
-                # Created now, so that a wrong option causes one error instead of one per image.
-                engine, folder = self._engine, self._folder
-                try:
-                    self._vary(source, engine, folder, listener)
-                except FATAL_ERRORS:
-                    raise
-                except ImageVariationError as error:
-                    if len(self._photos) == 1:
-                        raise
-                    self._report(error, display_name(photo))
-                    failures += 1
-            self._bar.finish()
-        has_results = failures < len(self._photos)
-        if self._model not in (None, self._arguments.engine):
-            self._print_note(f"Made by {self._arguments.engine} with the model {self._model}.")
-        if has_results and self._seed is not None and self._arguments.seed is None:
-            # Tomorrow, another engine may be the best one.
-            options = f"--engine {self._arguments.engine} " if self._is_auto else ""
-            self._print_note(f"Make these again with {options}--seed {self._seed}.")
-        return failures
-
-    def _report(self, error: ImageVariationError, name: str) -> None:
-        """Print the error of one of several images.
-
-        Raises:
-            ImageVariationError: The error itself, if there is only one image.
-        """
-        message = name_options(error.message, self._arguments)
-        quoted_name = name if name.startswith(("'", '"')) else repr(name)
-        is_named = quoted_name in message or message.startswith("Standard input ")
-        error.message = message if is_named else f"{name}: {message}"
-        if len(self._photos) == 1:
-            raise error
-        with self._bar.hidden():
-            print(f"image-variation: {error.message}", file=sys.stderr)
-
-    def close(self) -> None:
-        """Close the engine, if it was needed."""
-        if "_engine" in vars(self):
-            close_engine(self._engine)
-
-    @cached_property
-    def _engine(self) -> "VariationEngine":
-        arguments = self._arguments
-        if note := resolve_auto(arguments):
-            self._print_note(note)
-        engine_class = load_engine_class(arguments.engine)
-        has_seeds = "seed" in engine_options(engine_class)
-        options = collect_engine_options(arguments)
-        if arguments.api_key is not None:
-            options["api_key"] = arguments.api_key
-        names_seeds = "seed" in NameTemplate(arguments.name).fields
-        if names_seeds and not has_seeds:
-            raise InvalidRequestError(
-                f"--name has {{seed}}, but the engine {arguments.engine!r} has no seeds."
-            )
-        is_drawn = len(self._photos) > 1 and not has_costly_seeds(engine_class)
-        if has_seeds and "seed" not in options and (names_seeds or is_drawn):
-            # With one seed for all images, one command makes all of them again.
-            self._seed = options["seed"] = secrets.randbits(_SEED_BITS)
-        engine = make_engine(arguments.engine, engine_class, options)
-        download_model(engine, quiet=arguments.quiet)
-        return engine
-
-    @cached_property
-    def _folder(self) -> Path | None:
-        directory: str | None = self._arguments.output_dir
-        if directory == _STREAM or (directory is None and self._arguments.json):
-            return None
-        return make_output_folder(OUTPUT_DIR if directory is None else directory)
-
-    def _vary(
-        self,
-        source: Source,
-        engine: "VariationEngine",
-        folder: Path | None,
-        listener: ProgressListener,
-    ) -> None:
-        arguments = self._arguments
-        model: Any = requested_model(arguments)
-        request = CreateImageVariationRequest(
-            image=source.png,
-            model=model,
-            n=arguments.n,
-            response_format=arguments.response_format,
-            size=arguments.size,
-            user=arguments.user,
-        )
-        response = cut_back(call_engine(engine, request, progress=listener), source)
-        # Notes are printed only now, so that an error is the only line of output.
-        if source.note:
-            self._print_note(source.note)
-        if response.note and response.note != self._engine_note:
-            # It is usually the same for all images. If it is not, it is about this one.
-            is_about_one = self._engine_note is not None
-            self._print_note(f"{source.name}: {response.note}" if is_about_one else response.note)
-            self._engine_note = response.note
-        self._model = response.model
-        self._seed = response.data[0].seed if self._seed is None else self._seed
-        paths = [] if folder is None else self._save(source, response, folder)
-        with self._bar.hidden():
-            if arguments.json:
-                print(self._text(response), flush=True)
-            elif folder is None:
-                data, _ = self._file_format.convert(response.data[0].read())
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            else:
-                print(*paths, sep="\n", flush=True)
-
-    def _text(self, response: ImagesResponse) -> str:
-        """Return the response as text, with what does not go on the wire unless it is raw."""
-        style = self._arguments.response_style
-        if style == "raw":
-            return response.to_json().rstrip("\n")
-        facts = {
-            "engine": self._arguments.engine,
-            "model": response.model,
-            "note": response.note,
-        }
-        named_facts = {name: value for name, value in facts.items() if value is not None}
-        content = json.loads(response.to_json()) | named_facts
-        if style == "yaml":
-            # Imported here because few runs need it.
-            import yaml
-
-            text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-            return text.rstrip("\n")
-        return json.dumps(content, indent=None if style == "jsonl" else 2)
-
-    def _save(self, source: Source, response: ImagesResponse, folder: Path) -> list[Path]:
-        arguments = self._arguments
-        style: dict[str, Any] = {
-            "name": source.name,
-            "template": arguments.name,
-            "format": arguments.format,
-            "quality": arguments.quality,
-        }
-        images = [image.path for image in save_images(response, folder, **style)]
-        if arguments.no_sheet:
-            self.files_to_open += images
-            return images
-        sheet = ContactSheet(source, response).save(folder, **style)
-        self.files_to_open.append(sheet)
-        return [*images, sheet]
-
-    @property
-    def _file_format(self) -> FileFormat:
-        return FileFormat(self._arguments.format, self._arguments.quality)
-
-    def _print_note(self, note: str) -> None:
-        if not self._arguments.quiet:
-            with self._bar.hidden():
-                print(note, file=sys.stderr)
-
-
-def _load(photo: str, arguments: argparse.Namespace, urls: "URLPolicy | None") -> Source:
-    """Load an image.
-
-    Raises:
-        ImageVariationError: See `load_source`.
-    """
-    if photo == _STREAM:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise SourceError(
-                "- reads an image from standard input; pipe or redirect a file into it."
-            )
-        return load_source(sys.stdin.buffer, fit=arguments.fit, name="stdin")
-    if os.path.isdir(photo):
-        raise SourceError(
-            f"{photo!r} is a folder. Pass images, or use `image-variation batch`, which varies "
-            "whole folders."
-        )
-    return load_source(photo, fit=arguments.fit, urls=urls)
-
-
-def _name_source(message: str, photo: str) -> str:
-    if photo == _STREAM:
-        return message.replace("The source", "Standard input", 1)
-    return name_path(message, photo)
-
-
-def _urls(arguments: argparse.Namespace) -> "URLPolicy | None":
-    if arguments.allow_host is None:
-        return None
-    # Imported here because few runs need it, and httpx is slow to import.
-    from langchain_image_variation.http.url_policy import URLPolicy
-
-    return URLPolicy(hosts=arguments.allow_host)
+    return [f"{number}/{len(photos)} {photo_stem(photo)}" for number, photo in enumerate(photos, 1)]

@@ -9,4 +9,4 @@ INVALID = 2
 """The input or the usage is invalid. argparse uses the same code."""
 
 SOME_FAILED = 3
-"""Some of several images failed."""
+"""Some of several images failed, or some of the variations of an image."""

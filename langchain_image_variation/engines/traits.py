@@ -19,9 +19,10 @@ is hosted before it constructs one. It also declares `devices`. A device compute
 time, with as many threads as it needs. So a batch runs one worker per device, and sets the option
 `device` of its engine. On a cluster, each worker gets a GPU. A server makes one call at a time.
 
-Three options have a meaning that the rest of the project relies on. An engine with `seed` makes
+Four options have a meaning that the rest of the project relies on. An engine with `seed` makes
 image i of seed s as image 1 of seed s + i - 1. `strength` is how much the images differ from the
-source, from 0 to 1. An engine with `threads` computes with that many threads.
+source, from 0 to 1. `prompt` is a text that says what to make of the source. An engine with
+`threads` computes with that many threads.
 
 An engine that declares `plan_download`, which returns a `PendingDownload` or None, loads a model of
 its own. `model` is then an option of the engine, and not of a request.

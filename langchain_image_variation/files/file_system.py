@@ -12,27 +12,12 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from langchain_image_variation.error_translation import ErrorTranslation
-from langchain_image_variation.exceptions import (
-    InvalidRequestError,
-    MissingExtraError,
-    OutputError,
-    excerpt,
-)
+from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.atomic import temporary_name
-from langchain_image_variation.files.storage_policy import (
-    DEFAULT_POLICY,
-    STORAGE_KINDS,
-    StoragePolicy,
-)
+from langchain_image_variation.files.fsspec_folder import open_fsspec_folder
+from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 
-__all__ = [
-    "FileSystem",
-    "ListedFile",
-    "has_password",
-    "hide_password",
-    "is_url",
-    "strip_trailing_slashes",
-]
+__all__ = ["FileSystem", "ListedFile"]
 
 _Result = TypeVar("_Result")
 
@@ -40,33 +25,8 @@ _NO_LIMIT = 2**40
 """A limit above the size of any file that is read."""
 _FOLDER_RETRIES = 3
 """How often to try again when other processes create the same nested folders."""
-_QUERY_OPTIONS = {"url_query", "url_fragment"}
-"""Options that fsspec parses from a name with "?" or "#". Servers such as SFTP ignore them."""
 _TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modify", "created")
 """The keys under which file systems list the modification time."""
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(::[^/]*)?://")
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*(?=@)")
-
-
-def is_url(path: object) -> bool:
-    """Return whether a path is a URL, and not a path on this machine."""
-    return isinstance(path, str) and _URL.match(path) is not None
-
-
-def has_password(url: str) -> bool:
-    """Return whether a URL contains a password."""
-    return _PASSWORD.search(url) is not None
-
-
-def hide_password(url: str) -> str:
-    """Return a URL with its password hidden."""
-    return _PASSWORD.sub(r"\1:***", url)
-
-
-def strip_trailing_slashes(url: str) -> str:
-    """Return a URL without slashes at its end, unless it is a root such as "file:///"."""
-    trimmed_url = url.rstrip("/")
-    return url if trimmed_url.endswith(":") else trimmed_url
 
 
 class ListedFile(NamedTuple):
@@ -118,7 +78,9 @@ class FileSystem:
         param: str,
         policy: StoragePolicy = DEFAULT_POLICY,
     ) -> None:
-        self.kind, self.files, self.root = _open(url, options, param, policy)
+        self.kind, self.files, self.root = open_fsspec_folder(
+            url, options, param=param, policy=policy
+        )
         # Object stores upload a file as a whole, and their "rename" is a copy. So is the rename of
         # any file system that inherits it from fsspec.
         from fsspec import AbstractFileSystem
@@ -360,74 +322,6 @@ class FileSystem:
             return bool(self.files.info(path).get("size") == 0)
         except Exception:
             return False
-
-
-def _open(
-    url: str, options: Mapping[str, Any], param: str, policy: StoragePolicy
-) -> tuple[str, Any, str]:
-    """Return the kind of the file system of a URL, the file system, and the path in it."""
-    match = _URL.match(url)
-    kind = match[1].lower() if match else ""
-    url = kind + url[len(kind) :]
-    policy.check(url, param=param)
-    try:
-        from fsspec import get_filesystem_class
-        from fsspec.core import url_to_fs
-    except ImportError:
-        raise MissingExtraError.for_package(
-            f"A URL as {param}", "fsspec", "langchain-image-variation[fsspec]"
-        ) from None
-    try:
-        files_class = get_filesystem_class(kind)
-    except ImportError as error:
-        raise _missing_package(kind, param, getattr(error.__cause__, "name", None)) from None
-    except ValueError:
-        raise InvalidRequestError(
-            f"{param} is a URL of the kind {excerpt(kind)}, which fsspec does not know. Install "
-            "the package that provides it.",
-            param=param,
-        ) from None
-    # A release that is incompatible with another package may fail in any way.
-    except Exception as error:
-        raise _unopenable_error(kind, param, error) from None
-    try:
-        base = _strip_query_name(url, files_class)
-        files, root = url_to_fs(base, **options)
-    # The file system may connect here, and raise any exception of the library that it uses.
-    except Exception as error:
-        raise _unopenable_error(kind, param, error) from None
-    return kind, files, str(root).rstrip("/") + url[len(base) :].rstrip("/")
-
-
-def _unopenable_error(kind: str, param: str, error: Exception) -> OutputError:
-    return OutputError(
-        f"The {kind} storage cannot be opened; check the address in {param} and storage_options "
-        f"({type(error).__name__})."
-    )
-
-
-def _missing_package(kind: str, param: str, module: str | None) -> MissingExtraError:
-    """Return the error for a kind of URL whose package cannot be imported.
-
-    Args:
-        kind: The kind of URL.
-        param: The name of the URL in messages.
-        module: The module that cannot be imported, if it is known.
-    """
-    known_kind = STORAGE_KINDS.get(kind)
-    package = known_kind.package if known_kind is not None else module
-    what = f"'{kind}://' as {param}"
-    if package is None:
-        return MissingExtraError(f"{what} needs a package that is not installed.")
-    return MissingExtraError.for_package(what, package, package)
-
-
-def _strip_query_name(url: str, files_class: Any) -> str:
-    """Return the folder of a URL if fsspec would parse a "?" or "#" in its name as a query."""
-    mark = re.search("[?#]", url)
-    if mark is None or not _QUERY_OPTIONS & files_class._get_kwargs_from_urls(url).keys():
-        return url
-    return url[: mark.start()].rpartition("/")[0]
 
 
 def _local_path(files: Any, root: str) -> str | None:

@@ -9,15 +9,15 @@ from typing import IO, Any
 
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError
 from langchain_image_variation.files.atomic import TEMPORARY_NAME
-from langchain_image_variation.files.file_system import (
-    FileSystem,
+from langchain_image_variation.files.file_system import FileSystem
+from langchain_image_variation.files.outputs import OutputFolder, Outputs
+from langchain_image_variation.files.shared_file_system import SharedFileSystem
+from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
+from langchain_image_variation.files.storage_urls import (
     has_password,
     is_url,
     strip_trailing_slashes,
 )
-from langchain_image_variation.files.outputs import OutputFolder, Outputs
-from langchain_image_variation.files.shared_file_system import SharedFileSystem
-from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
 from langchain_image_variation.files.temporary_folder import make_temporary_folder
 
 __all__ = ["StoredOutputs", "open_outputs"]

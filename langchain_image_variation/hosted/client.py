@@ -1,43 +1,33 @@
 """The client: image variations from any server that speaks `POST /images/variations`.
 
-`ImageVariationClient` and `AsyncImageVariationClient` are engines. They also take calls in the
-shape of the vendor's SDK: ``client.images.create_variation(image=open("image.png", "rb"), n=2)``.
+`ImageVariationClient` and `AsyncImageVariationClient` are engines. Their `images` takes calls in
+the shape of the vendor's SDK.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy as shallow_copy
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from pydantic import SecretStr
 
-from langchain_image_variation.contract import (
-    CreateImageVariationRequest,
-    ImagesResponse,
-    ResponseFormat,
-    Size,
-)
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.context import cancellation
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.not_given import NOT_GIVEN, NotGiven
-from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.hosted.sdk_images import AsyncImages, Images
 
 if TYPE_CHECKING:
     import httpx
 
-    from langchain_image_variation.hosted.call_options import CallOptions
     from langchain_image_variation.hosted.client_flow import ClientFlow
     from langchain_image_variation.hosted.session import AsyncSession, Session
     from langchain_image_variation.hosted.settings import FormValue
     from langchain_image_variation.http.url_policy import URLPolicy
-    from langchain_image_variation.source import Source
-    from langchain_image_variation.source.read import ImageSource
 
-    # What `load_source` takes or returns, or the SDK's tuple (file name, bytes or file[, type]).
-    SDKImage = SquarePNG | Source | ImageSource | tuple[object, ...]
-
-__all__ = ["AsyncImageVariationClient", "AsyncImages", "ImageVariationClient", "Images"]
+__all__ = ["AsyncImageVariationClient", "ImageVariationClient"]
 
 H = TypeVar("H", "httpx.Client", "httpx.AsyncClient")
 
@@ -306,9 +296,9 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
         return self._session.owns_client
 
     @cached_property
-    def images(self) -> "Images":
+    def images(self) -> Images:
         """The call in the shape of the vendor's SDK."""
-        return Images(self)
+        return Images(self._flow, self._session, self._urls)
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.
@@ -333,7 +323,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
                 sends the image only to the server that you chose.
         """
         flow = self._flow.request(request, self._session.build_request)
-        return self._session.run(flow, _cancellation())
+        return self._session.run(flow, cancellation())
 
     def close(self) -> None:
         """Close the connections, except those of an `http_client` that you passed."""
@@ -375,9 +365,9 @@ class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
         return self._session.owns_client
 
     @cached_property
-    def images(self) -> "AsyncImages":
+    def images(self) -> AsyncImages:
         """The call in the shape of the vendor's async SDK."""
-        return AsyncImages(self)
+        return AsyncImages(self._flow, self._session, self._urls)
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.
@@ -401,153 +391,3 @@ class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-class Images:
-    """The call in the shape of the vendor's SDK, as `client.images`."""
-
-    def __init__(self, client: ImageVariationClient) -> None:
-        self._client = client
-
-    def create_variation(
-        self,
-        *,
-        image: "SDKImage",
-        model: str | None = None,
-        n: int | None = None,
-        response_format: ResponseFormat | None = None,
-        size: Size | None = None,
-        user: str | None = None,
-        extra_headers: Mapping[str, str | SecretStr] | None = None,
-        extra_query: Mapping[str, object] | None = None,
-        extra_body: Mapping[str, object] | None = None,
-        timeout: "float | httpx.Timeout | NotGiven | None" = NOT_GIVEN,
-    ) -> ImagesResponse:
-        """Ask the server for variations of an image, which is cropped to a square if necessary.
-
-        Args:
-            image: A path, bytes, an open binary file, a `data:` URL, an https URL of a host that
-                `urls` allows, a PIL image, a return value of `load_source`, or a tuple as the SDK
-                takes it. For a source with `fit="keep"`, call `cut_back` on the response.
-            model: The model. By default the client's.
-            n: How many variations, 1 to 10. By default 1.
-            response_format: "url" (the default) or "b64_json".
-            size: Width x height in pixels. By default "1024x1024".
-            user: An ID for the end user.
-            extra_headers: Headers of this request. They take precedence over all others.
-            extra_query: Query parameters of this request. They replace those of the same name.
-            extra_body: Form fields of this request. They take precedence over the arguments and the
-                client's `extra_fields`. A field of the contract must have a legal value.
-            timeout: As the client's `timeout`, for this call. None sets no limit.
-
-        Raises:
-            SourceError: If the image cannot be read.
-            InvalidRequestError: If an argument is out of range; `param` names it.
-            ImageVariationError: See `ImageVariationClient.create_variation`.
-        """
-        options = _call_options(extra_headers, extra_query, extra_body, timeout)
-        # They may contain keys, which the variables of a traceback must not show.
-        del extra_headers, extra_query, extra_body
-        client = self._client
-        flow = client._flow.sdk_call(
-            lambda: _load_image(image, client._urls),
-            _contract_fields(model, n, response_format, size, user),
-            options,
-            client._session.build_request,
-        )
-        return client._session.run(flow, _cancellation())
-
-
-class AsyncImages:
-    """The call in the shape of the vendor's async SDK, as `client.images`."""
-
-    def __init__(self, client: AsyncImageVariationClient) -> None:
-        self._client = client
-
-    async def create_variation(
-        self,
-        *,
-        image: "SDKImage",
-        model: str | None = None,
-        n: int | None = None,
-        response_format: ResponseFormat | None = None,
-        size: Size | None = None,
-        user: str | None = None,
-        extra_headers: Mapping[str, str | SecretStr] | None = None,
-        extra_query: Mapping[str, object] | None = None,
-        extra_body: Mapping[str, object] | None = None,
-        timeout: "float | httpx.Timeout | NotGiven | None" = NOT_GIVEN,
-    ) -> ImagesResponse:
-        """Ask the server for variations of an image, with the arguments and errors of `Images`.
-
-        Raises:
-            SourceError: If the image cannot be read.
-            InvalidRequestError: If an argument is out of range; `param` names it.
-            ImageVariationError: See `ImageVariationClient.create_variation`.
-        """
-        options = _call_options(extra_headers, extra_query, extra_body, timeout)
-        # They may contain keys, which the variables of a traceback must not show.
-        del extra_headers, extra_query, extra_body
-        client = self._client
-        flow = client._flow.sdk_call(
-            lambda: _load_image(image, client._urls),
-            _contract_fields(model, n, response_format, size, user),
-            options,
-            client._session.build_request,
-        )
-        return await client._session.run(flow)
-
-
-def _call_options(
-    extra_headers: Mapping[str, str | SecretStr] | None,
-    extra_query: Mapping[str, object] | None,
-    extra_body: Mapping[str, object] | None,
-    timeout: object,
-) -> "CallOptions":
-    from langchain_image_variation.hosted.call_options import CallOptions
-
-    return CallOptions.from_arguments(
-        extra_headers=extra_headers,
-        extra_query=extra_query,
-        extra_body=extra_body,
-        timeout=timeout,
-    )
-
-
-def _contract_fields(
-    model: str | None,
-    n: int | None,
-    response_format: ResponseFormat | None,
-    size: Size | None,
-    user: str | None,
-) -> dict[str, object]:
-    return {
-        "model": model,
-        "n": n,
-        "response_format": response_format,
-        "size": size,
-        "user": user,
-    }
-
-
-def _cancellation() -> Callable[[], bool]:
-    from langchain_image_variation.engines.context import cancellation
-
-    return cancellation()
-
-
-def _load_image(image: "SDKImage", urls: "URLPolicy | None") -> SquarePNG:
-    from langchain_image_variation.source import Source, load_source
-
-    if isinstance(image, SquarePNG):
-        return image
-    if isinstance(image, Source):
-        return image.png
-    content: Any = image
-    if isinstance(image, tuple):
-        if len(image) < 2:
-            raise InvalidRequestError(
-                "image must be (file name, content) if it is a tuple.", param="image"
-            )
-        content = image[1]
-    return load_source(content, urls=urls).png

@@ -17,8 +17,9 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.endpoint import Endpoint
-from langchain_image_variation.http.fetch import ImageBody, RedirectError, fetch
-from langchain_image_variation.http.flow import Flow, Send
+from langchain_image_variation.hosted.retry import retry_after
+from langchain_image_variation.http.fetch import ImageBody, OutageError, RedirectError, fetch
+from langchain_image_variation.http.flow import Flow, Send, Wait
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.formats import recognize_supported
 
@@ -32,8 +33,12 @@ def download(
     policy: URLPolicy,
     build_request: Callable[..., httpx.Request],
     budget: Budget,
+    outlast_outages: bool = False,
 ) -> Flow[None]:
     """Download a result, so that `image.read` returns its bytes or raises the error.
+
+    The image may be paid for, so the download is repeated while its host cannot be reached, is busy
+    or fails.
 
     This raises nothing itself, because one failed download must not cost the other results, and the
     caller still has the URL. A failed download does not count against the budget, because none of
@@ -46,6 +51,8 @@ def download(
         policy: The policy for URLs of other hosts.
         build_request: `build_request` of the session.
         budget: The time and the bytes that are left to the call.
+        outlast_outages: Whether to repeat the download until the deadline, instead of as often as
+            the endpoint repeats its calls.
     """
     url = image.url or ""
     try:
@@ -53,12 +60,19 @@ def download(
             _check_format(image)
         elif url[:8].lower().startswith(("https://", "http://")):
             policy = _limit_policy(policy, budget)
-            if _is_on_server(url, endpoint):
-                data = yield from _fetch_from_server(
-                    url, endpoint, policy, build_request, budget.deadline
-                )
-            else:
-                data = yield from _fetch_from_other_host(url, policy, budget.deadline)
+            attempt = 0
+            while True:
+                try:
+                    data = yield from _fetch(url, endpoint, policy, build_request, budget.deadline)
+                    break
+                except OutageError as outage:
+                    error = DownloadError(outage.message)
+                    error.retry_after = retry_after(outage.headers, "")
+                    delay = endpoint.retries.delay(error, attempt, until_deadline=outlast_outages)
+                    if delay is None or delay >= budget.seconds_left:
+                        raise error from None
+                yield Wait(delay)
+                attempt += 1
             budget.kept_bytes += len(data)
             image.set_downloaded(data)
         elif url:
@@ -86,6 +100,18 @@ def _limit_policy(policy: URLPolicy, budget: Budget) -> URLPolicy:
             "max_answer_bytes, or fetch the url yourself before it expires."
         )
     return replace(policy, max_bytes=min(policy.max_bytes, budget.bytes_left))
+
+
+def _fetch(
+    url: str,
+    endpoint: Endpoint,
+    policy: URLPolicy,
+    build_request: Callable[..., httpx.Request],
+    deadline: float,
+) -> Flow[bytes]:
+    if _is_on_server(url, endpoint):
+        return (yield from _fetch_from_server(url, endpoint, policy, build_request, deadline))
+    return (yield from _fetch_from_other_host(url, policy, deadline))
 
 
 def _fetch_from_other_host(url: str, policy: URLPolicy, deadline: float) -> Flow[bytes]:
@@ -122,11 +148,14 @@ def _fetch_from_server(
                 raise DownloadError(f"{host} redirects to an invalid URL.") from None
             if not _is_on_server(str(target), endpoint):
                 return (yield from _fetch_from_other_host(str(target), policy, deadline))
-        except (httpx.HTTPError, RuntimeError, UnicodeError):
-            raise DownloadError(
+        except (httpx.HTTPError, RuntimeError, UnicodeError) as error:
+            message = (
                 f"The image could not be downloaded from {host}; fetch its url yourself before it "
                 "expires."
-            ) from None
+            )
+            # Other errors, such as that of a client that is closed, would occur again.
+            is_outage = isinstance(error, httpx.RequestError)
+            raise (OutageError if is_outage else DownloadError)(message) from None
     raise DownloadError(
         f"The image's URL at {host} redirects more than {policy.max_redirects} times."
     )

@@ -4,8 +4,9 @@ When the vendor removed image variations in 2026, it documented an edit with the
 variation of this image" as the replacement.
 """
 
+import copy
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import httpx
 from pydantic import SecretStr
@@ -115,10 +116,6 @@ class GptImageEngine:
         http_client: httpx.Client | None = None,
     ) -> None:
         api_key = settings.check_key(api_key, "OPENAI_API_KEY")
-        if not isinstance(prompt, str) or not 0 < len(prompt) <= MAX_PROMPT:
-            raise InvalidRequestError(
-                f"prompt must be a string of 1 to {MAX_PROMPT:,} characters.", param="prompt"
-            )
         self._n_per_call = check_whole_number("n_per_call", n_per_call, 1, MAX_N)
         if base_url is None:
             base_url = settings.read_environment("OPENAI_BASE_URL") or _VENDOR
@@ -137,7 +134,7 @@ class GptImageEngine:
             raise AuthenticationError(
                 "The vendor's server needs a key: pass api_key or set OPENAI_API_KEY."
             )
-        self._prompt = prompt
+        self.prompt = _check_prompt(prompt)
         self._result_urls = result_urls or URLPolicy(hosts=None)
         self._model = settings.check_model(model) or DEFAULT_GPT_IMAGE
         self._input_fidelity = input_fidelity
@@ -157,8 +154,19 @@ class GptImageEngine:
             extra_fields=self._extra_fields,
             input_fidelity=self._input_fidelity,
             model=self._model,
-            prompt=self._prompt,
+            prompt=self.prompt,
         )
+
+    def with_options(self, *, prompt: str | None = None) -> Self:
+        """Return a copy with another prompt, which shares the connections. None keeps the prompt.
+
+        Raises:
+            InvalidRequestError: If the prompt is empty or too long.
+        """
+        engine = copy.copy(self)
+        if prompt is not None:
+            engine.prompt = _check_prompt(prompt)
+        return engine
 
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the model for variations.
@@ -219,7 +227,7 @@ class GptImageEngine:
         model = self._model if request.model == DEFAULT_MODEL else request.model
         form = {
             "model": model,
-            "prompt": self._prompt,
+            "prompt": self.prompt,
             "n": str(request.n),
             "size": f"{_SIDE}x{_SIDE}",
         }
@@ -228,6 +236,14 @@ class GptImageEngine:
         if request.user is not None:
             form["user"] = request.user
         return form | self._extra_fields
+
+
+def _check_prompt(prompt: object) -> str:
+    if isinstance(prompt, str) and 0 < len(prompt) <= MAX_PROMPT:
+        return prompt
+    raise InvalidRequestError(
+        f"prompt must be a string of 1 to {MAX_PROMPT:,} characters.", param="prompt"
+    )
 
 
 def _check_fidelity(fidelity: str, model: str) -> str:

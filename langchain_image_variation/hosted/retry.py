@@ -14,14 +14,13 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
     QuotaExceededError,
 )
+from langchain_image_variation.http.status import is_temporary
 
 __all__ = ["Retries", "read_retry_advice", "retry_after"]
 
 _FIRST_DELAY = 0.5
 _MAX_DELAY = 8.0
 _PERMANENT_ERRORS = (BillingLimitError, ContentPolicyError, QuotaExceededError)
-_RETRIED_STATUSES = {408, 409, 429}
-_NOT_IMPLEMENTED = 501
 
 # "Please try again in 12s", "in 1m30.5s", "in 250ms". Image rate limits say it only in the text.
 _DELAY_IN_TEXT = re.compile(
@@ -77,10 +76,7 @@ class Retries:
         elif server_advice is not None:
             should_retry = server_advice
         else:
-            status = error.status_code
-            should_retry = status in _RETRIED_STATUSES or (
-                status >= 500 and status != _NOT_IMPLEMENTED
-            )
+            should_retry = is_temporary(error.status_code)
         if not should_retry:
             return None
         # A server that asks for 0 seconds gets our own delay. Otherwise all attempts would be over

@@ -295,6 +295,7 @@ class Service:
                 policy=self.result_urls,
                 build_request=self.session.build_request,
                 budget=budget,
+                outlast_outages=True,
             )
         yield from normalize_images(answer, side, budget)
         return answer

@@ -6,6 +6,8 @@ TLS still verifies the name. Each redirect starts over.
 """
 
 import re
+import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from time import monotonic
 
@@ -16,10 +18,11 @@ from langchain_image_variation.exceptions import DownloadError, ExpiredURLError,
 from langchain_image_variation.http.address import CheckedURL, is_public, parse_url
 from langchain_image_variation.http.deadline import call_with_timeout
 from langchain_image_variation.http.flow import Flow, Send, Work
+from langchain_image_variation.http.status import is_temporary
 from langchain_image_variation.http.tls import describe_tls_failure
 from langchain_image_variation.http.url_policy import URLPolicy
 
-__all__ = ["ImageBody", "RedirectError", "fetch"]
+__all__ = ["ImageBody", "OutageError", "RedirectError", "fetch"]
 
 
 def fetch(url: str, policy: URLPolicy, *, deadline: float | None = None) -> Flow[bytes]:
@@ -34,6 +37,7 @@ def fetch(url: str, policy: URLPolicy, *, deadline: float | None = None) -> Flow
 
     Raises:
         ExpiredURLError: If the server says that the signature of the URL has expired.
+        OutageError: If the server cannot be reached now, is busy or fails.
         DownloadError: If the URL, a host or one of its addresses is not allowed, the server cannot
             be reached or verified, its status is not 200, its body is too long, compressed or
             declared as something other than an image, or the time is up.
@@ -68,12 +72,14 @@ def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
             return body.read()
         except httpx.TimeoutException:
             message = f"{host} took too long; the limit is {policy.timeout:.3g} seconds."
-            raise DownloadError(message) from None
+            raise OutageError(message) from None
         except httpx.ConnectError as error:
             tls_failure = tls_failure or describe_tls_failure(error)
         except httpx.RequestError:
-            raise DownloadError(f"The connection to {host} broke; try again.") from None
-    raise DownloadError(f"{host} {tls_failure or 'cannot be reached; try again later.'}")
+            raise OutageError(f"The connection to {host} broke; try again.") from None
+    if tls_failure is not None:
+        raise DownloadError(f"{host} {tls_failure}")
+    raise OutageError(f"{host} cannot be reached; try again later.")
 
 
 def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:
@@ -85,9 +91,15 @@ def _resolve(host: str, policy: URLPolicy, deadline: float) -> list[str]:
             lambda: policy.resolve(host, 443), max(deadline - monotonic(), 0)
         )
     except TimeoutError:
-        raise DownloadError(
+        raise OutageError(
             f"The host name {excerpt(host)} was not resolved in time; try again."
         ) from None
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise OutageError(
+                f"The host name {excerpt(host)} cannot be resolved now; check the network."
+            ) from None
+        raise not_found_error from None
     except (OSError, UnicodeError):
         raise not_found_error from None
     if not addresses:
@@ -123,6 +135,19 @@ class RedirectError(DownloadError):
         self.location = location
 
 
+class OutageError(DownloadError):
+    """A failure that may pass: the server cannot be reached now, is busy, or fails.
+
+    Args:
+        message: What failed.
+        headers: The headers of the answer, which may say when to try again.
+    """
+
+    def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
+
+
 class ImageBody:
     """A `Body` that receives an image and refuses everything else.
 
@@ -143,6 +168,7 @@ class ImageBody:
 
         Raises:
             RedirectError: If the response is a redirect.
+            OutageError: If the server is busy or fails.
             DownloadError: If it is anything else but an image of allowed length.
         """
         headers = response.headers
@@ -154,7 +180,10 @@ class ImageBody:
             self._is_forbidden = True
             return
         if response.status_code != 200:
-            raise DownloadError(f"{self._host} answered with status {response.status_code}.")
+            message = f"{self._host} answered with status {response.status_code}."
+            if is_temporary(response.status_code):
+                raise OutageError(message, headers)
+            raise DownloadError(message)
         if not is_plain:
             raise DownloadError(f"{self._host} sent the image compressed, which is not supported.")
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()

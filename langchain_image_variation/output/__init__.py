@@ -170,6 +170,7 @@ def save_images(
     template: str = DEFAULT_TEMPLATE,
     format: FormatName = "png",
     quality: int | None = None,
+    report: Callable[[SavedImage], None] | None = None,
 ) -> list[SavedImage]:
     """Write each variation as `<name>-<hash>-<index>.png` and return them in order.
 
@@ -189,6 +190,7 @@ def save_images(
             pixels of the file, so it depends on the format.
         quality: The quality of JPEG and WebP, 1 to 100. By default, a result that already has this
             format is kept as it is, and others get a quality of 90.
+        report: Called with each image that was saved, in order, even if another one fails.
 
     Raises:
         InvalidRequestError: If `response` is not a response, `template`, `format` or `quality` is
@@ -200,18 +202,25 @@ def save_images(
     names, file_format = NameTemplate(template), FileFormat(format, quality)
     names.check([name], len(response.data))
     folder = make_output_dir(directory)
-    placed_images = place_images(
+    saved_images: list[SavedImage] = []
+
+    def keep(image: PlacedImage) -> None:
+        saved_images.append(
+            SavedImage(folder / image.name, image.sha256, image.width, image.height, image.seed)
+        )
+        if report is not None:
+            report(saved_images[-1])
+
+    place_images(
         response,
         partial(place_file, folder),
         name=name,
         names=names,
         file_format=file_format,
         concurrent=True,
+        report=keep,
     )
-    return [
-        SavedImage(folder / image.name, image.sha256, image.width, image.height, image.seed)
-        for image in placed_images
-    ]
+    return saved_images
 
 
 _DEFAULT_NAMES, _PNG = NameTemplate(DEFAULT_TEMPLATE), FileFormat()
@@ -225,6 +234,7 @@ def place_images(
     names: NameTemplate = _DEFAULT_NAMES,
     file_format: FileFormat = _PNG,
     concurrent: bool = False,
+    report: Callable[[PlacedImage], None] | None = None,
 ) -> list[PlacedImage]:
     """Save images as `save_images` does, but write the files with `place`.
 
@@ -235,6 +245,7 @@ def place_images(
         names: The template of the names.
         file_format: The format of the files.
         concurrent: Whether several threads may call `place` at the same time.
+        report: See `save_images`.
 
     Raises:
         OutputError: See `save_images`.
@@ -264,6 +275,9 @@ def place_images(
             unreadable_error = unreadable_error or error.cause
         except OutputError as error:
             unwritable_error = unwritable_error or error
+        else:
+            if report is not None:
+                report(placed_images[-1])
     if unwritable_error is not None:
         raise unwritable_error
     if unreadable_error is not None:

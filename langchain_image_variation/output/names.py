@@ -15,6 +15,7 @@ __all__ = [
     "RESULT_NAME",
     "SHEET",
     "NameTemplate",
+    "drop_suffix",
     "safe_name",
 ]
 
@@ -152,6 +153,12 @@ class NameTemplate:
         return InvalidRequestError(
             f"The name template {excerpt(self.text)} {rule}.", param="template"
         )
+
+
+def drop_suffix(name: str) -> str:
+    """Return a name that someone has typed, without the suffix of an image file."""
+    stem, suffix = os.path.splitext(name.strip())
+    return stem if _SUFFIX.fullmatch(suffix) else name
 
 
 def safe_name(name: str) -> str:

@@ -158,6 +158,8 @@ def _validate(
 
 def _option(name: str, text: str) -> int | float | str:
     """Return the value of an option, checked if `engines.traits` says what it means."""
+    if name == "prompt":
+        return text
     value = _number_or_text(name, text)
     if name == "seed":
         return check_whole_number(name, value, 0)

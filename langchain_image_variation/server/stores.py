@@ -10,7 +10,7 @@ import platformdirs
 from pydantic import SecretStr
 
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError, excerpt
-from langchain_image_variation.files.file_system import is_url
+from langchain_image_variation.files.storage_urls import is_url
 from langchain_image_variation.server.folder_store import FolderStore
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.url_store import URLStore

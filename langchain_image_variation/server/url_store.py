@@ -20,9 +20,10 @@ from langchain_image_variation.exceptions import (
     ServiceUnavailableError,
 )
 from langchain_image_variation.files.atomic import TEMPORARY_NAME, is_left_over
-from langchain_image_variation.files.file_system import FileSystem, ListedFile, has_password
+from langchain_image_variation.files.file_system import FileSystem, ListedFile
 from langchain_image_variation.files.shared_file_system import SharedFileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
+from langchain_image_variation.files.storage_urls import has_password
 from langchain_image_variation.server.store import (
     IMAGE_SUFFIX,
     MAX_IMAGE_BYTES,

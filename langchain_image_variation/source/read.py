@@ -18,10 +18,11 @@ from langchain_image_variation.exceptions import (
     OutputError,
     SourceError,
 )
-from langchain_image_variation.files.file_system import FileSystem, has_password
+from langchain_image_variation.files.file_system import FileSystem
 from langchain_image_variation.files.regular_file import open_regular_file
 from langchain_image_variation.files.shown_names import shown_name
 from langchain_image_variation.files.storage_policy import DEFAULT_POLICY, StoragePolicy
+from langchain_image_variation.files.storage_urls import has_password
 
 if TYPE_CHECKING:
     from langchain_image_variation.http.url_policy import URLPolicy

@@ -1,12 +1,13 @@
 """Subagents of deepagents, which get a text from their parent and share its thread."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
+from langchain_image_variation.agents.graph_output import add_images
 from langchain_image_variation.agents.middleware import ImageVariationMiddleware
 from langchain_image_variation.agents.tool import ImageVariationTool
 from pytest_image_variation.samples import square_png
@@ -26,7 +27,11 @@ def delegates(task: str) -> AIMessage:
 
 
 def deep_agent(
-    parent: AnswerQueue, artist: AnswerQueue, tool: ImageVariationTool, **spec: Any
+    parent: AnswerQueue,
+    artist: AnswerQueue,
+    tool: ImageVariationTool,
+    state_schema: Any = None,
+    **spec: Any,
 ) -> Any:
     """Return an agent whose subagent has the tool."""
     subagent = {
@@ -41,6 +46,7 @@ def deep_agent(
         parent,
         middleware=[ImageVariationMiddleware(tool)],
         subagents=[subagent],
+        state_schema=state_schema,
         checkpointer=InMemorySaver(),
     )
 
@@ -91,3 +97,34 @@ def test_a_message_without_an_id_is_announced(tmp_path: Path) -> None:
     assert len(users) == 2
     assert all(str(message.content).count(f"[{name_of(CAT)}: 32x32]") == 1 for message in users)
     assert len({message.id for message in state["messages"]} - {None}) == 4
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_images_of_a_subagent_reach_the_state(tmp_path: Path, kind: str) -> None:
+    """With `state_key`, the state of the parent lists the images that its subagent has made."""
+    (tmp_path / "cat.png").write_bytes(CAT)
+
+    class State(deepagents.DeepAgentState):
+        images: Annotated[list[dict[str, Any]], add_images]
+
+    tool = ImageVariationTool(
+        root_dir=tmp_path, engine="instant", fixed_size="256x256", state_key="images"
+    )
+    delegations = [(delegates("Vary cat.png."), AIMessage("Done.")) for _ in range(2)]
+    calls = [(asks(image="cat.png", n=2), AIMessage("Varied.")) for _ in range(2)]
+    parent = AnswerQueue(script=[message for turn in delegations for message in turn])
+    artist = AnswerQueue(script=[message for turn in calls for message in turn])
+    agent = deep_agent(parent, artist, tool, State)
+    config: Any = {"configurable": {"thread_id": "t"}}
+    chunks = []
+    for _ in range(2):
+        user: Any = {"messages": [("user", "Vary cat.png.")]}
+        options: Any = {"stream_mode": "custom", "subgraphs": True}
+        if kind == "sync":
+            chunks += list(agent.stream(user, config, **options))
+        else:
+            chunks += [chunk async for chunk in agent.astream(user, config, **options)]
+    images = agent.get_state(config).values["images"]
+    assert [image["path"].rsplit("-", 1)[1] for image in images] == ["1.png", "2.png"]
+    done = [chunk["done"] for _, chunk in chunks if chunk["type"] == "image_variation_progress"]
+    assert done == [1, 2, 1, 2]

@@ -25,6 +25,7 @@ from langchain_image_variation.agents.conversation import scope_name
 from langchain_image_variation.agents.tool_spec import ImageVariationProgress
 from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import jpeg, square_png
+from tests.agents.dial import DialEngine
 from tests.agents.llama import asks, events, outputs, reasons, says, scripted, upload
 from tests.agents.names import name_of
 from tests.images.scans import with_scans
@@ -506,3 +507,25 @@ async def test_a_custom_workflow_passes_its_context(spec: ImageVariationToolSpec
     assert len(folders) == 1
     refusal: Any = await WithoutField().run()
     assert "Add this field to it: image_variation_calls: dict" in refusal
+
+
+async def test_the_model_uses_all_exposed_arguments(root: Path) -> None:
+    """A model may choose strength, prompt, fit and name. The output records what it chose."""
+    spec = ImageVariationToolSpec(
+        root_dir=root,
+        engine=DialEngine(),
+        fixed_size="256x256",
+        expose={"strength", "prompt", "fit", "name"},
+    )
+    choices: dict[str, Any] = {"strength": 0.3, "prompt": "In the snow", "fit": "keep"}
+    first = asks(image="cat.jpg", name="Winter cat.png", **choices)
+    turns = (first, asks(image="latest", prompt="forbidden"), asks(image="latest"), says())
+    made, refused, plain = await outputs(agent(spec, *turns))
+    (image,) = made.raw_output["images"]
+    assert {name: image[name] for name in choices} == choices
+    assert image["handle"].startswith("Winter-cat-")
+    text = "The image engine does not take this prompt 'forbidden'. Change it, or leave it out."
+    assert (refused.is_error, refused.content) == (True, text)
+    (next_image,) = plain.raw_output["images"]
+    assert not choices.keys() & next_image.keys()
+    assert next_image["handle"].startswith("Winter-cat-")

@@ -24,6 +24,7 @@ from langchain_image_variation.exceptions import InvalidRequestError, SourceErro
 from langchain_image_variation.images.pixels import decode_png
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import jpeg, square_png
+from tests.agents.dial import DialEngine
 from tests.agents.scripted import call
 from tests.images.compressed import encodings
 
@@ -315,12 +316,12 @@ def test_it_has_the_texts_of_the_langchain_tool(root: Path) -> None:
 
 
 async def test_the_model_may_choose_the_strength(root: Path) -> None:
-    """With `expose_strength`, the tool has the same argument as LangChain's, and otherwise none."""
+    """With `expose`, the tool has the same argument as LangChain's, and otherwise none."""
     settings: Any = {"root_dir": root, "engine": "local"}
     plain_tool = make_tool(**settings)
     assert "strength" not in plain_tool.metadata.get_parameters_dict()["properties"]
     assert "'strength' is not an argument" in plain_tool(image="cat.jpg", strength=0.2).content
-    tool = make_tool(**settings, expose_strength=True)
+    tool = make_tool(**settings, expose={"strength"})
     schema = tool.metadata.get_parameters_dict()["properties"]["strength"]
     assert (schema["type"], schema["minimum"], schema["maximum"]) == ("number", 0, 1)
     arguments: Any = {"image": "cat.jpg", "size": "256x256", "strength": 0.25}
@@ -330,4 +331,21 @@ async def test_the_model_may_choose_the_strength(root: Path) -> None:
     assert error.is_error
     assert "strength must be a number from 0 to 1, got 2" in error.content
     with pytest.raises(InvalidRequestError, match="InstantEngine has no with_options"):
-        make_tool(root_dir=root, expose_strength=True)
+        make_tool(root_dir=root, expose={"strength"})
+
+
+def test_it_has_the_exposed_arguments_of_the_langchain_tool(root: Path) -> None:
+    """With `expose`, description and schema are those of LangChain's tool."""
+    settings: Any = {
+        "root_dir": root,
+        "engine": DialEngine(),
+        "expose": {"strength", "prompt", "fit", "name"},
+    }
+    function = make_tool(**settings).metadata.to_openai_tool()["function"]
+    expected = convert_to_openai_tool(ImageVariationTool(**settings))["function"]
+    assert function["description"] == expected["description"]
+    properties = function["parameters"]["properties"]
+    assert list(properties) == list(expected["parameters"]["properties"])
+    for name in properties:
+        properties[name].pop("title", None)
+    assert properties == expected["parameters"]["properties"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -10,6 +11,9 @@ import sys
 import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
+
+from langchain_image_variation.cli import main
 
 PROGRAM = [sys.executable, "-m", "langchain_image_variation"]
 
@@ -37,6 +41,22 @@ def run(
         capture_output=True,
         timeout=timeout,
     )
+
+
+def call(*arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the program in this process, which takes milliseconds, and return what it wrote."""
+    stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(3))
+    stdin.write(input)
+    stdin.seek(0)
+    with (
+        patch.object(sys, "stdin", stdin),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        code = main(arguments)
+    stdout.seek(0)
+    stderr.seek(0)
+    return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
 
 
 def run_in_terminal(

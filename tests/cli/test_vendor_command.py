@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,38 +10,31 @@ import yaml
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
+from tests.cli.program import PROGRAM, call, run
 from tests.server.serving import serving
-
-CREATE = [sys.executable, "-m", "langchain_image_variation", "create"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with the image a.png."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the image a.png."""
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "a.png").write_bytes(square_png(8))
+    monkeypatch.chdir(folder)
     return folder
 
 
-def run(
-    folder: Path, *arguments: str, stdin: str = "", engine: str = "instant"
+def create(
+    *arguments: str, stdin: str = "", engine: str = "instant"
 ) -> subprocess.CompletedProcess[str]:
-    """Run `create` in the folder, with this text on standard input."""
-    return subprocess.run(
-        [*CREATE, *arguments, "--engine", engine],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    """Run `create` in this process, with this text on standard input."""
+    return call("create", *arguments, "--engine", engine, input=stdin)
 
 
 def test_formats_of_the_response(folder: Path) -> None:
     """`--format json`, `jsonl`, `yaml` and `raw` print the response and write no file."""
     texts = {
-        style: run(folder, "a.png", "--size", "256x256", "--format", style).stdout
+        style: create("a.png", "--size", "256x256", "--format", style).stdout
         for style in ("json", "jsonl", "yaml", "raw")
     }
     contents = {
@@ -61,19 +53,19 @@ def test_formats_of_the_response(folder: Path) -> None:
 def test_null_is_absent(folder: Path) -> None:
     """The text `null` for a nullable option means that it was not passed."""
     nulls = ["--n", "null", "--size", "null", "--model", "null", "--response-format", "null"]
-    result = run(folder, "a.png", *nulls, "--no-sheet")
+    result = create("a.png", *nulls, "--no-sheet")
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
-    again = run(folder, "a.png", "--n", "nil")
+    again = create("a.png", "--n", "nil")
     assert (again.returncode, "invalid int value: 'nil'" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("value", ["url", "b64_json"])
 def test_response_format_needs_a_response(folder: Path, value: str) -> None:
     """`--response-format` without a printed response is an error."""
-    result = run(folder, "a.png", "--response-format", value)
+    result = create("a.png", "--response-format", value)
     assert result.returncode == 2
     assert "--response-format applies only to a printed response. Add --json" in result.stderr
-    printed = run(folder, "a.png", "--response-format", value, "--format", "raw")
+    printed = create("a.png", "--response-format", value, "--format", "raw")
     assert list(json.loads(printed.stdout)["data"][0]) == [value]
 
 
@@ -86,9 +78,9 @@ def test_response_format_needs_a_response(folder: Path, value: str) -> None:
 )
 def test_a_request_on_standard_input(folder: Path, text: str) -> None:
     """Without an image, the request is read from standard input, as YAML or JSON."""
-    result = run(folder, "--no-sheet", stdin=text)
-    assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
-    result = run(folder, "--no-sheet", "-n", "1", stdin=text)
+    piped = run("create", "--no-sheet", "--engine", "instant", input=text.encode())
+    assert (piped.returncode, len(piped.stdout.splitlines())) == (0, 2)
+    result = create("--no-sheet", "-n", "1", stdin=text)
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
 
 
@@ -115,7 +107,7 @@ def test_a_request_on_standard_input(folder: Path, text: str) -> None:
 )
 def test_what_is_not_a_request(folder: Path, text: str, message: str) -> None:
     """If standard input is not a request, one line says why, and nothing is made."""
-    result = run(folder, stdin=text)
+    result = create(stdin=text)
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -124,8 +116,8 @@ def test_what_is_not_a_request(folder: Path, text: str, message: str) -> None:
 
 def test_a_loop_keeps_its_standard_input(folder: Path) -> None:
     """With an image, standard input is left alone, so that a shell's loop can read it."""
-    loop = "while read name; do " + " ".join(CREATE)
-    loop += ' "$name" --engine instant --size 256x256 --no-sheet; done'
+    loop = "while read name; do " + " ".join(PROGRAM)
+    loop += ' create "$name" --engine instant --size 256x256 --no-sheet; done'
     result = subprocess.run(
         ["bash", "-c", loop],
         cwd=folder,
@@ -142,10 +134,10 @@ def test_a_key_for_a_hosted_engine(folder: Path) -> None:
     app = create_app("instant", api_key="sk-right", store_dir=folder / "store")
     with serving(app) as url:
         address = ["a.png", "--base-url", f"{url}/v1", "--no-sheet", "--size", "256x256"]
-        right = run(folder, *address, "--api-key", "sk-right", engine="variations")
-        wrong = run(folder, *address, "--api-key", "sk-wrong", engine="variations")
+        right = create(*address, "--api-key", "sk-right", engine="variations")
+        wrong = create(*address, "--api-key", "sk-wrong", engine="variations")
     assert right.returncode == 0, right.stderr
     assert (wrong.returncode, "sk-wrong" in wrong.stderr) == (1, False)
-    local = run(folder, "a.png", "--api-key", "sk-right")
+    local = create("a.png", "--api-key", "sk-right")
     assert local.returncode == 2
     assert "has no option" in local.stderr and "sk-right" not in local.stderr

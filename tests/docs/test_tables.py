@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 
 from langchain_image_variation import ImageVariationClient, URLPolicy
+from langchain_image_variation.agents.arguments import MAX_NAME_LENGTH, MAX_PROMPT_LENGTH
 from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.agents.image_blocks import MAX_BLOCKS_LENGTH
 from langchain_image_variation.agents.settings import ToolSettings
@@ -138,6 +139,8 @@ def test_the_limits_of_the_tool_match_the_code() -> None:
         "pixels of a source": f"{MAX_SOURCE_PIXELS:,},",
         "chunks of a PNG": f"{MAX_CHUNKS:,},",
         "variations per call": f"{MAX_N} |",
+        "prompt that a model writes": f"none; {MAX_PROMPT_LENGTH:,} characters |",
+        "name that a model chooses": f"none; {MAX_NAME_LENGTH} characters, ",
         "uploads kept per conversation": f"{ToolSettings.model_fields['max_uploads'].default} |",
         "bytes of all uploads of a conversation": (
             f"{ToolSettings.model_fields['max_upload_bytes'].default // 2**20} MiB |"

@@ -272,3 +272,17 @@ def test_unknown_keys_of_usage_are_summed_or_kept() -> None:
     answer = make_engine(handler, n_per_call=1).create_variation(request(n=2))
     assert answer.usage is not None
     assert answer.usage.model_dump()["cached_tokens"] == 3
+
+
+def test_a_copy_has_another_prompt() -> None:
+    """A copy for one request sends its own prompt and has its own fingerprint."""
+    handler, requests = answering(edit_answer(), edit_answer())
+    engine = make_engine(handler, prompt="Mine")
+    copy = engine.with_options(prompt="In the snow")
+    for variation_engine in (copy, engine, engine.with_options()):
+        variation_engine.create_variation(request())
+    assert [form(r)["prompt"] for r in requests] == ["In the snow", "Mine", "Mine"]
+    assert copy.fingerprint != engine.fingerprint == engine.with_options(prompt="Mine").fingerprint
+    with pytest.raises(InvalidRequestError, match=r"1 to 32,000 characters") as caught:
+        engine.with_options(prompt="")
+    assert caught.value.param == "prompt"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from langchain_image_variation.error_response import error_from_wire
 from langchain_image_variation.exceptions import (
     BillingLimitError,
     ContentPolicyError,
@@ -14,7 +15,6 @@ from langchain_image_variation.exceptions import (
     EngineTimeoutError,
     ImageVariationError,
     QuotaExceededError,
-    error_from_wire,
 )
 from langchain_image_variation.hosted.retry import Retries, read_retry_advice, retry_after
 

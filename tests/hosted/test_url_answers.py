@@ -147,6 +147,20 @@ def test_a_data_url_is_read(call: Caller) -> None:
     assert SquarePNG(image.read()).side == 256
 
 
+def test_a_download_is_repeated_like_a_call(call: Caller) -> None:
+    """A result is asked for again after a temporary failure, at most `max_retries` times."""
+    url = "https://pictures.example/files/a.png"
+    busy = httpx.Response(503, headers={"retry-after": "0.01"})
+    handler, requests = answering(url_answer(url), busy, httpx.ReadError("reset"))
+    (image,) = call(handler, max_retries=1).data
+    with pytest.raises(DownloadError, match="could not be downloaded") as caught:
+        image.read()
+    assert type(caught.value) is DownloadError
+    assert len(requests) == 3
+    handler, requests = answering(url_answer(url), busy, httpx.Response(200, content=PNG))
+    assert call(handler, max_retries=1).data[0].read() == PNG
+
+
 def test_a_failed_download_keeps_the_others(call: Caller) -> None:
     """Each result is downloaded on its own, so a failure does not affect the others."""
     addresses = [f"https://pictures.example/{index}.png" for index in range(3)]

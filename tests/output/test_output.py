@@ -27,6 +27,7 @@ from langchain_image_variation.images.pixels import (
 )
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.output import (
+    SavedImage,
     cut_back,
     make_output_dir,
     save_images,
@@ -189,9 +190,11 @@ def test_another_format_is_written_as_png(tmp_path: Path, format: str) -> None:
 def test_an_unreadable_image_does_not_lose_the_others(tmp_path: Path, data: bytes) -> None:
     """The other images, which may be paid for, are written, and the error lists them."""
     response = ImagesResponse.from_pngs([square_png(), data], response_format="url")
+    reported_images: list[SavedImage] = []
     with pytest.raises(OutputError, match=r"not a readable PNG.* Saved images: image-"):
-        save_images(response, tmp_path)
+        save_images(response, tmp_path, report=reported_images.append)
     assert os.listdir(tmp_path) == [f"image-{pixel_sha256(decode_png(PNG))[:8]}-1.png"]
+    assert [image.path for image in reported_images] == list(tmp_path.iterdir())
 
 
 def test_a_failed_write_does_not_lose_the_others(tmp_path: Path) -> None:

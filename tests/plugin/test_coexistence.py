@@ -45,7 +45,7 @@ def test_plugin_imports_only_pytest() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     loaded_modules = json.loads(done.stdout)
-    names = ("kit_reporter", "marker", "options", "plugin")
+    names = ("item_session", "kit_reporter", "lazy_loopback", "marker", "options", "plugin")
     ours = {f"pytest_image_variation.{name}" for name in names}
     others = {
         name.partition(".")[0] for name in set(loaded_modules) - ours - {"pytest_image_variation"}

@@ -1,7 +1,5 @@
 """Which web pages of other origins may call the server (the Fetch standard's CORS protocol)."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from langchain_image_variation.cli import main
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
@@ -282,11 +281,10 @@ def test_an_origin_is_read_as_browsers_send_it(text: str, origin: str) -> None:
         (["--cors-origin", "app.example"], "--cors-origin contains 'app.example', which is not"),
     ],
 )
-def test_serve_names_its_option(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_serve_names_its_option(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`serve` refuses an invalid origin before it listens, and names the option."""
-    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--engine", "instant"]
-    result = subprocess.run(
-        [*command, "--store-dir", str(tmp_path), *arguments], capture_output=True, text=True
-    )
-    assert result.returncode == 2
-    assert message in result.stderr
+    command = ["serve", "--engine", "instant", "--store-dir", str(tmp_path)]
+    assert main([*command, *arguments]) == 2
+    assert message in capsys.readouterr().err

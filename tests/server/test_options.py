@@ -197,6 +197,22 @@ async def test_other_options_need_to_be_accepted(tmp_path: Path) -> None:
     assert answers[0].json()["data"] != answers[1].json()["data"]
 
 
+class PromptEngine(InstantEngine):
+    """Lets a request set a prompt."""
+
+    def with_options(self, *, prompt: str) -> "PromptEngine":
+        """Return an engine whose color depends on the prompt."""
+        assert isinstance(prompt, str)
+        return PromptEngine(seed=len(prompt))
+
+
+async def test_a_prompt_is_always_a_text(tmp_path: Path) -> None:
+    """A prompt that looks like a number reaches the engine as text."""
+    async with new_client(tmp_path, PromptEngine(), accept_fields=["prompt"]) as client:
+        answers = [await post(client, prompt=prompt) for prompt in ("1984", "4.5", "9" * 50)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+
+
 async def test_the_server_checks_the_strength(tmp_path: Path) -> None:
     """What a strength may be is checked for every engine, before the engine gets it."""
     async with new_client(tmp_path, MoodyEngine(), accept_fields=["strength"]) as client:

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
 
+from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.log import JSONLines
@@ -452,6 +451,7 @@ def test_serve_has_the_options(tmp_path: Path) -> None:
     assert vendor.headers["authorization"] == "Bearer sk-upstreams"
 
 
+@pytest.mark.mostly_slow("/")
 @pytest.mark.parametrize("path", ["", "/", "/v1"])
 def test_serve_notes_an_upstream_without_a_path(tmp_path: Path, path: str) -> None:
     """`serve` says so at its start if the URL of the upstream has no path, which is often `/v1`."""
@@ -469,17 +469,13 @@ def test_serve_notes_an_upstream_without_a_path(tmp_path: Path, path: str) -> No
     assert (lines[4] == note) == (path != "/v1")
 
 
-def test_serve_refuses_a_key_that_anyone_could_use(tmp_path: Path) -> None:
+def test_serve_refuses_a_key_that_anyone_could_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`serve` does not start with a key for the upstream, but none for itself."""
-    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--engine", "instant"]
+    monkeypatch.setenv("IMAGE_VARIATION_API_KEY", "")
     options = ["--upstream", "https://api.example/v1", "--upstream-api-key", "hunter2"]
-    process = subprocess.run(
-        [*command, *options, "--store-dir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "IMAGE_VARIATION_API_KEY": ""},
-    )
-    assert process.returncode != 0
-    assert "--upstream-api-key needs --api-key" in process.stderr
-    assert "hunter2" not in process.stderr + process.stdout
+    assert main(["serve", "--engine", "instant", *options, "--store-dir", str(tmp_path)]) != 0
+    printed = capsys.readouterr()
+    assert "--upstream-api-key needs --api-key" in printed.err
+    assert "hunter2" not in printed.err + printed.out

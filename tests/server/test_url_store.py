@@ -2,8 +2,6 @@
 
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from starlette.applications import Starlette
 
+from langchain_image_variation.cli import main
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
@@ -488,16 +487,12 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "message"), [("", "is missing. A --store-url"), (SECRET[:8], "has 8 characters")]
 )
-def test_serve_names_the_variable_of_the_key(key: str, message: str) -> None:
+def test_serve_names_the_variable_of_the_key(
+    key: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`serve --store-url` without a good key names the variable to set, and not its value."""
-    command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", "0"]
-    done = subprocess.run(
-        [*command, "--engine", "instant", "--store-url", "memory://a"],
-        env={**os.environ, "IMAGE_VARIATION_SIGNING_KEY": key},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"image-variation: IMAGE_VARIATION_SIGNING_KEY {message}")
-    assert "hunter2" not in done.stderr
+    monkeypatch.setenv("IMAGE_VARIATION_SIGNING_KEY", key)
+    assert main(["serve", "--port", "0", "--engine", "instant", "--store-url", "memory://a"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"image-variation: IMAGE_VARIATION_SIGNING_KEY {message}")
+    assert "hunter2" not in error

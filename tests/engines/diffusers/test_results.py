@@ -28,7 +28,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_tool_names_model_and_kind(tiny_model: MakeTinyModel) -> None:
     """The artifact names engine and model, and the text the kind of variation and the size."""
     engine = make_engine(tiny_model("sd-variations"))
-    tool = ImageVariationTool(engine=engine, fixed_size="256x256", expose_strength=True, cache=True)
+    tool = ImageVariationTool(engine=engine, fixed_size="256x256", expose={"strength"}, cache=True)
     messages = [
         tool.invoke(call(image="cat.jpg", **arguments))
         for arguments in ({}, {"strength": 0.9}, {"strength": 0.9})

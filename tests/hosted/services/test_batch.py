@@ -11,7 +11,7 @@ import pytest
 
 from langchain_image_variation.cli import main
 from pytest_image_variation.samples import square_png
-from tests.hosted.services.fakes import KEY, FakeFal, FakeRecraft, FakeService
+from tests.hosted.services.fakes import KEY, FakeFal, FakeRecraft, FakeService, Reply
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +50,29 @@ def test_a_batch_stops_at_its_limit(
     errors = capsys.readouterr().err
     assert "of the 3 that --max-billed-calls allows are used" in errors
     assert "Nothing was sent. Raise --max-billed-calls.\n" in errors
+    *summary, error = errors.splitlines()
+    assert summary == [
+        "2 made, 0 already there, 0 failed.",
+        "The batch is not complete. Run the same command again to continue.",
+    ]
+    assert error.startswith("image-variation: The request needs 2 calls, and 2 of the 3 ")
     paid = len(fal.paths("POST"))
     assert 0 < paid <= 3
     assert main([*command, "--max-billed-calls", "10"]) == 0
     assert len(fal.paths("POST")) == 6
     assert main(command) == 0
     assert len(fal.paths("POST")) == 6
+
+
+def test_a_batch_without_results_has_no_summary(
+    fal: FakeFal, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the first source ends the run, the error is all that is printed."""
+    fal.faults.extend(Reply(401, {"detail": "Invalid token."}) for _ in range(6))
+    assert main(arguments(photos, "fal", fal)) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -5,16 +5,18 @@ import base64
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import Progress
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
+    DownloadError,
     EngineConnectionError,
     EngineError,
     EngineResponseError,
@@ -37,6 +39,15 @@ from tests.hosted.services.requesting import make_request
 MakeEngine = Callable[..., Any]
 OpenEngine = Callable[..., Any]
 
+Call = Callable[..., ImagesResponse]
+
+
+def call_async(engine: Any, request: CreateImageVariationRequest) -> ImagesResponse:
+    """Call an engine from a coroutine."""
+    return asyncio.run(call_engine_async(engine, request))
+
+
+ASYNC_TOO = pytest.mark.parametrize("call", [call_engine, call_async], ids=["sync", "async"])
 JOBS = pytest.mark.parametrize("name", ["fal", "replicate"])
 
 
@@ -177,6 +188,50 @@ def test_an_outage_is_raised_at_the_deadline(service: FakeService, make_engine: 
     assert len(service.cancelled) == 1
 
 
+def refuse_files(replicate: FakeReplicate, replies: Iterator[Reply]) -> None:
+    """Let a service answer requests for files with these replies, as long as there are any."""
+    answer = replicate.answer
+
+    def answer_after_outage(request: Received) -> Reply:
+        return (request.parts[0] == "files" and next(replies, None)) or answer(request)
+
+    replicate.answer = answer_after_outage  # type: ignore[method-assign]  # As above.
+
+
+@ASYNC_TOO
+def test_an_outage_does_not_cost_a_result(
+    replicate: FakeReplicate, open_engine: OpenEngine, call: Call
+) -> None:
+    """A result is downloaded again until its host answers, more often than calls are repeated."""
+    refuse_files(replicate, iter(OUTAGE))
+    response = call(open_engine("replicate", replicate), make_request())
+    assert SquarePNG(response.data[0].read()).side == 256
+    assert len([path for path in replicate.paths("GET") if path.startswith("/files/")]) == 7
+    assert len(replicate.paths("POST")) == 1
+
+
+def test_a_download_is_repeated_until_the_deadline(
+    replicate: FakeReplicate, open_engine: OpenEngine
+) -> None:
+    """If the outage lasts, the error is the usual one, and the other results are kept."""
+    refuse_files(replicate, iter([Reply(503, b"busy", {"retry-after": "60"})]))
+    response = call_engine(open_engine("replicate", replicate, deadline=30), make_request(2))
+    [failure] = [image.failure for image in response.data if image.failure is not None]
+    assert type(failure) is DownloadError
+    assert failure.message == "127.0.0.1 answered with status 503."
+    assert failure.retry_after == 60
+
+
+@pytest.mark.parametrize("status", [401, 404, 410, 501])
+def test_a_lasting_refusal_is_not_repeated(
+    replicate: FakeReplicate, open_engine: OpenEngine, status: int
+) -> None:
+    """A result that its host refuses is not asked for again."""
+    refuse_files(replicate, iter([Reply(status, b"no")]))
+    [image] = call_engine(open_engine("replicate", replicate), make_request()).data
+    assert type(image.failure) is DownloadError
+
+
 def test_an_interrupt_stops_all_calls(
     name: str, service: FakeService, make_engine: MakeEngine
 ) -> None:
@@ -297,6 +352,7 @@ def test_errors_name_the_address_of_the_service(
 FORK = """
 import os, sys
 from langchain_image_variation import load_engine
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.call import call_engine
 from tests.hosted.services.requesting import make_request
 
@@ -327,6 +383,7 @@ FORK_AND_COUNT = """
 import os, sys, time
 import httpx
 from langchain_image_variation import load_engine
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.call import call_engine
 from tests.hosted.services.requesting import make_request
 
