@@ -22,14 +22,15 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from offline_model import OfflineModel
 
-from langchain_image_variation import ImageVariationError, ImageVariationTool
+from langchain_image_variation import ImageVariationTool
 from langchain_image_variation.agents.tool import PROGRESS_EVENT
 
 FOLDER = Path("chat-images")
 FOLDER.mkdir(exist_ok=True)
 
 model = OfflineModel()
-tool = ImageVariationTool(root_dir=FOLDER, max_n=8)
+# A failure becomes a text, so that the chat goes on.
+tool = ImageVariationTool(root_dir=FOLDER, max_n=8, raise_on=())
 agent = create_agent(model, tools=[tool], checkpointer=InMemorySaver())
 
 
@@ -53,20 +54,17 @@ async def answer(message: cl.Message) -> None:
     config: RunnableConfig = {"configurable": {"thread_id": cl.context.session.thread_id}}
     question = HumanMessage(content_blocks=blocks)
     status = cl.Message("")
-    try:
-        async for event in agent.astream_events({"messages": [question]}, config):
-            if event["name"] == PROGRESS_EVENT:
-                status.content = "{done} of {n} images".format(**event["data"])
-                await status.update()
-            elif event["event"] == "on_tool_start":
-                status.content = "Varying the image…"
-                await status.send()
-            elif event["event"] == "on_tool_end":
-                await show_results(event["data"]["output"], status)
-            elif event["event"] == "on_chat_model_end" and event["data"]["output"].text:
-                await cl.Message(event["data"]["output"].text).send()
-    except ImageVariationError as error:
-        await cl.ErrorMessage(error.message).send()
+    async for event in agent.astream_events({"messages": [question]}, config):
+        if event["name"] == PROGRESS_EVENT:
+            status.content = "{done} of {n} images".format(**event["data"])
+            await status.update()
+        elif event["event"] == "on_tool_start":
+            status.content = "Varying the image…"
+            await status.send()
+        elif event["event"] == "on_tool_end":
+            await show_results(event["data"]["output"], status)
+        elif event["event"] == "on_chat_model_end" and event["data"]["output"].text:
+            await cl.Message(event["data"]["output"].text).send()
 
 
 async def show_results(answer: ToolMessage, status: cl.Message) -> None:

@@ -24,7 +24,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from offline_model import OfflineModel
 
-from langchain_image_variation import ImageVariationError, ImageVariationTool
+from langchain_image_variation import ImageVariationTool
 from langchain_image_variation.agents.tool import PROGRESS_EVENT
 
 COLUMNS = 4
@@ -35,7 +35,8 @@ def open_chat() -> tuple[Any, ImageVariationTool]:
     """Return the agent and its tool, which all visitors share."""
     folder = Path("chat-images")
     folder.mkdir(exist_ok=True)
-    tool = ImageVariationTool(root_dir=folder, max_n=8)
+    # A failure becomes a text, so that the chat goes on.
+    tool = ImageVariationTool(root_dir=folder, max_n=8, raise_on=())
     model = OfflineModel()
     return create_agent(model, tools=[tool], checkpointer=InMemorySaver()), tool
 
@@ -91,11 +92,7 @@ def main() -> None:
         blocks.append(create_image_block(base64=data, mime_type=file.type))
     question = HumanMessage(content_blocks=blocks)
     show(question, tool)
-    try:
-        asyncio.run(run(agent, question, config))
-    except ImageVariationError as error:
-        st.error(error.message)
-        return
+    asyncio.run(run(agent, question, config))
     for message in agent.get_state(config).values["messages"][len(messages) + 1 :]:
         show(message, tool)
 
