@@ -6,7 +6,7 @@ the working directory:
     pip install '.[langchain]' streamlit
     streamlit run examples/streamlit_app.py
 
-To use a real model, change the line that starts with `model =`, for example to
+To use a real model, change the line with `model =`, for example to
 `model = "anthropic:claude-sonnet-5"`, and install its package, here langchain-anthropic.
 """
 
@@ -26,6 +26,7 @@ from offline_model import OfflineModel
 
 from langchain_image_variation import ImageVariationTool
 from langchain_image_variation.agents.tool import PROGRESS_EVENT
+from langchain_image_variation.exceptions import OutputError
 
 COLUMNS = 4
 
@@ -55,8 +56,12 @@ def show(message: AnyMessage, tool: ImageVariationTool) -> None:
         with st.chat_message("assistant"):
             columns = st.columns(COLUMNS)
             for index, image in enumerate(message.artifact["images"]):
-                file = tool.open_result(message.artifact, index)
-                columns[index % COLUMNS].image(file, caption=image["handle"])
+                column = columns[index % COLUMNS]
+                try:
+                    file = tool.open_result(message.artifact, index)
+                    column.image(file, caption=image["handle"])
+                except OutputError as error:
+                    column.warning(error.problem)
     elif message.text:
         st.chat_message("assistant").markdown(message.text)
 

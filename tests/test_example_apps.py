@@ -126,9 +126,12 @@ def test_the_streamlit_app(browser: Browser, tmp_path: Path) -> None:
         tab.get_by_text("n must be a whole number from 1 to 8, got 20.").wait_for()
         tab.get_by_text("That did not work.").wait_for()
         keep_screenshot(tab, "streamlit-error")
-        text.fill(f"One 1 of {names[0]}")
+        (deleted,) = tmp_path.glob(f"chat-images/variations/*/{names[2]}.png")
+        deleted.unlink()
+        text.fill(f"Make 1 variation of {names[0]}")
         text.press("Enter")
-        results(tab, (512, 512), 4)
+        tab.get_by_text(f"The result '{names[2]}' was deleted or changed.").wait_for()
+        results(tab, (512, 512), 3)
 
 
 def test_the_gradio_app(browser: Browser, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class CallResult:
 
     @property
     def content_images(self) -> Sequence[bytes]:
-        """The JPEG files that belong into the message, after the text."""
+        """The JPEG files that the message contains, after the text."""
         return self.images if self.thumbnail is None else [self.thumbnail]
 
 
