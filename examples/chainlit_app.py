@@ -70,7 +70,10 @@ async def answer(message: cl.Message) -> None:
 async def show_results(answer: ToolMessage, status: cl.Message) -> None:
     """Show the images of a call, or the text of a mistake."""
     images = [] if answer.status == "error" else answer.artifact["images"]
-    status.content = ", ".join(image["handle"] for image in images) or answer.text
+    if images:
+        status.content += f": {', '.join(image['handle'] for image in images)}"
+    else:
+        status.content = answer.text
     await status.update()
     for index, image in enumerate(images):
         file = await asyncio.to_thread(tool.open_result, answer.artifact, index)

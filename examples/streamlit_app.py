@@ -68,12 +68,10 @@ def show(message: AnyMessage, tool: ImageVariationTool) -> None:
 
 async def run(agent: Any, question: HumanMessage, config: RunnableConfig) -> None:
     """Run the agent, and show its progress."""
-    bar = st.progress(0.0, "Thinking…")
-    async for event in agent.astream_events({"messages": [question]}, config):
-        if event["name"] == PROGRESS_EVENT:
-            done, n = event["data"]["done"], event["data"]["n"]
-            bar.progress(done / n, f"{done} of {n} images")
-    bar.empty()
+    with st.status("Thinking…") as status:
+        async for event in agent.astream_events({"messages": [question]}, config):
+            if event["name"] == PROGRESS_EVENT:
+                status.update(label="{done} of {n} images".format(**event["data"]))
 
 
 def main() -> None:
