@@ -32,6 +32,7 @@ _OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-random
 _OTHER_STEPS += r"|'kubernetes_validate|'langchain_openai"
 _OTHER_STEPS += r"|'agents'|'autogen_ext|'langchain_|'mcp\W|'pydantic_ai|'semantic_k|'smolagents"
 _OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate"
+_OTHER_STEPS += "|'chainlit|'gradio|'streamlit"
 
 
 def run(

@@ -98,7 +98,7 @@ def main() -> int:
                 if main_run.intersection(selected) and name not in main_run:
                     del outcomes["passed"], outcomes["skipped"]
                 counts.update(outcomes)
-            if name in ("tests", "slow", "browser"):
+            if name in ("tests", "slow", "browser", "interfaces"):
                 for reason in skips:
                     note_unchecked(reason)
     except BaseException:

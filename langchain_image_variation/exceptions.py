@@ -23,7 +23,7 @@ ImageVariationError
  |    +-- EngineResponseError            the engine's server sent an unusable answer
  |    +-- MissingExtraError              an optional package is not installed
  |    +-- ModelNotDownloadedError        the files of the engine's model are not on this machine
- +-- OutputError                    500  a result cannot be decoded or written
+ +-- OutputError                    500  a result cannot be read or written
  |    +-- DownloadError                  an image cannot be downloaded
  |         +-- ExpiredURLError      403  the image's signed URL has expired
  +-- ServiceUnavailableError        503  starting, shutting down, or out of room for images
@@ -288,7 +288,7 @@ class ModelNotDownloadedError(EngineError):
 
 
 class OutputError(ImageVariationError):
-    """Raised if a result cannot be decoded or a file cannot be written."""
+    """Raised if a result cannot be read, or a file cannot be written."""
 
     default_code = "output_failed"
 

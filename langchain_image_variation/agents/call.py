@@ -6,7 +6,7 @@ its own message.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -22,6 +22,7 @@ from langchain_image_variation.agents.arguments import (
 from langchain_image_variation.agents.cache import ResultCache
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.conversation_storage import open_results, open_uploads
+from langchain_image_variation.agents.image_blocks import encode_results
 from langchain_image_variation.agents.image_listener import (
     ImageListener,
     listen_on_loop,
@@ -82,6 +83,13 @@ class CallResult:
     """Plain JSON for programs; see `ImageVariationTool`."""
     thumbnail: bytes | None
     """A JPEG of the results, at most 512 pixels a side, if the settings ask for it."""
+    images: Sequence[bytes] = ()
+    """A JPEG of each result, if the settings ask for them; see `encode_results`."""
+
+    @property
+    def content_images(self) -> Sequence[bytes]:
+        """The JPEG files that the message contains, after the text."""
+        return self.images if self.thumbnail is None else [self.thumbnail]
 
 
 def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
@@ -398,10 +406,14 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         artifact["usage_metadata"] = usage
     if is_cached:
         artifact["cached"] = True
-    thumbnail = None
-    if call.settings.thumbnail:
-        thumbnail = ContactSheet.thumbnail(call.source, response)
-    return CallResult(_content(call, response, images), artifact, thumbnail)
+    text = _content(call, response, images)
+    match call.settings.content:
+        case "text":
+            return CallResult(text, artifact, None)
+        case "thumbnail":
+            return CallResult(text, artifact, ContactSheet.thumbnail(call.source, response))
+        case "blocks":
+            return CallResult(text, artifact, None, encode_results(response))
 
 
 def _result_name(call: _Call) -> str:

@@ -1,9 +1,7 @@
 """Reads a `Conversation` from LangChain messages, and from what an agent injects into a call."""
 
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 from langchain_core.messages import (
@@ -16,6 +14,7 @@ from langchain_core.messages import (
 from langchain_core.runnables import RunnableConfig
 
 from langchain_image_variation.agents.announcement import parse_announcement
+from langchain_image_variation.agents.artifact import read_image
 from langchain_image_variation.agents.conversation import (
     Conversation,
     ResultImage,
@@ -32,9 +31,6 @@ __all__ = [
     "read_conversation",
     "read_scope",
 ]
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_HANDLE = re.compile(r"\w[\w.-]{0,99}")
 
 
 def is_runtime(value: object) -> bool:
@@ -150,16 +146,8 @@ def _read_artifact(artifact: Any) -> Iterator[ResultImage]:
     """Yield the results in an artifact of this tool."""
     images = artifact.get("images") if isinstance(artifact, Mapping) else None
     for image in images[:MAX_N] if isinstance(images, list) else ():
-        if not isinstance(image, Mapping):
-            continue
-        handle, path, sha256 = (image.get(key) for key in ("handle", "path", "sha256"))
-        if not (isinstance(handle, str) and isinstance(path, str) and isinstance(sha256, str)):
-            continue
-        # A forged message may contain anything, such as the handle of one result and the path of
-        # another one, and the handle is shown to the model.
-        is_own_path = PurePosixPath(path).name == f"{handle}.png"
-        if _HANDLE.fullmatch(handle) and _SHA256.fullmatch(sha256) and is_own_path:
-            yield ResultImage(handle, path, sha256)
+        if (result := read_image(image)) is not None:
+            yield result
 
 
 def _message_images(message: BaseMessage) -> list[MessageImage]:

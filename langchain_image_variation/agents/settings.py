@@ -3,7 +3,7 @@
 import os
 from collections.abc import Set
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -141,8 +141,11 @@ class ToolSettings(BaseModel):
     urls: Annotated[URLPolicy | None, AfterValidator(_check_policy)] = None
     """The hosts from which images in messages may be fetched by URL. By default none are fetched.
     A URL that the model writes is never fetched."""
-    thumbnail: bool = False
-    """Whether the model also gets a small image that shows the results."""
+    content: Literal["text", "thumbnail", "blocks"] = "text"
+    """What the message of a call contains: "text", which names the results; "thumbnail", which adds
+    one small image of them; or "blocks", which adds an image block for each, as a JPEG, for user
+    interfaces that show blocks. Images in messages are stored with the conversation, and sent to
+    the model again with each of its calls."""
     rate_limiter: RateLimiter | None = None
     """A rate limiter to wait for before each engine call. If it returns False, the call fails with
     a `RateLimitError`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 from collections.abc import Callable, Set
 from functools import partial
 from typing import Annotated, Any, Literal, Self, cast
@@ -39,6 +40,7 @@ from langchain_image_variation.agents.arguments import (
     explain_errors,
     expose_arguments,
 )
+from langchain_image_variation.agents.artifact import open_result
 from langchain_image_variation.agents.call import (
     CallResult,
     call_tool,
@@ -106,8 +108,8 @@ class ImageVariationInput(ImageVariationArguments):
 class ImageVariationTool(BaseTool, ToolSettings):
     """Makes variations of an image in the conversation or under `root_dir`.
 
-    The message to the model is a short text that names the new images. With `thumbnail`, it also
-    contains one small image of them. The artifact is a JSON object:
+    The message to the model is a short text that names the new images. With the setting `content`,
+    it also contains images. The artifact is a JSON object:
 
     - `images` has an object per image, with `handle`, `path` (relative to `root_dir`, or to
       `output_dir` if that is a URL), `sha256`, `width` and `height` in pixels, `seed`, `engine`
@@ -118,10 +120,12 @@ class ImageVariationTool(BaseTool, ToolSettings):
     - `usage_metadata` has the tokens and the cost in US dollars, if the engine reports them.
     - `cached` is true if the images are those of an earlier call; see `cache`.
 
-    Apart from the thumbnail, neither contains image data. Neither contains an absolute path, unless
-    `public_url` is one. If the model makes a mistake, such as naming an image that does not exist,
-    it gets a text that lists what it may use, and the agent continues. A failure is logged and, if
-    `raise_on` has its class, raised.
+    By default, neither contains image data. Neither contains an absolute path, unless `public_url`
+    is one. `open_result` opens the file of an image in the artifact.
+
+    If the model makes a mistake, such as naming an image that does not exist, it gets a text that
+    lists what it may use, and the agent continues. A failure is logged and, if `raise_on` has its
+    class, raised.
 
     In an agent, the images of the conversation are read from its messages. A `thread_id` in the
     config gives the conversation its own folder, with its results and the images of its messages,
@@ -219,6 +223,29 @@ class ImageVariationTool(BaseTool, ToolSettings):
         if self.args_schema is ImageVariationInput:
             self.args_schema = self._input_class
 
+    def open_result(self, artifact: Any, index: int) -> io.BytesIO:
+        """Open the image file of a result, for example to show it in a user interface.
+
+        The tool reads nothing that a call could not read, even if a client forged the artifact: the
+        file must be a result in `output_dir`, and have the hash that the artifact states. It works
+        wherever `output_dir` is, for artifacts that were stored as JSON, and in every process that
+        makes a tool with the same `root_dir` and `output_dir`. This method reads a file: on an
+        event loop, run it with `asyncio.to_thread`.
+
+        Args:
+            artifact: The artifact of a message of the tool.
+            index: The position of the image in the artifact's list `images`.
+
+        Returns:
+            The PNG file, in memory.
+
+        Raises:
+            InvalidRequestError: If `artifact` is not an artifact of the tool, or has no image at
+                this position.
+            OutputError: If the file was deleted or changed, or cannot be read.
+        """
+        return open_result(self, artifact, index)
+
     def delete_conversation(self, thread_id: str) -> None:
         """Delete the results and the uploads of a conversation, when it has ended.
 
@@ -311,13 +338,12 @@ def _split_arguments(
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     """Return the content and the artifact of the message."""
-    if result.thumbnail is None:
+    if not result.content_images:
         return result.content, result.artifact
-    thumbnail = base64.b64encode(result.thumbnail).decode("ascii")
-    blocks = [
-        create_text_block(result.content),
-        create_image_block(base64=thumbnail, mime_type="image/jpeg"),
-    ]
+    blocks: list[Any] = [create_text_block(result.content)]
+    for image in result.content_images:
+        data = base64.b64encode(image).decode("ascii")
+        blocks.append(create_image_block(base64=data, mime_type="image/jpeg"))
     return blocks, result.artifact
 
 

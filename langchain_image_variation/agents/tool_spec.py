@@ -1,6 +1,7 @@
 """The LlamaIndex tool spec. It does for LlamaIndex what `ImageVariationTool` does for LangChain."""
 
 import contextlib
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
@@ -15,6 +16,7 @@ from langchain_image_variation.agents.arguments import (
     explain_errors,
     expose_arguments,
 )
+from langchain_image_variation.agents.artifact import open_result
 from langchain_image_variation.agents.call import (
     CallResult,
     call_tool,
@@ -67,12 +69,13 @@ class ImageVariationProgress(Event):
 class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     """A spec with one tool, which makes variations of an image in the conversation or in a folder.
 
-    The model gets a short text that names the new images. With `thumbnail`, it also gets one small
-    image of them, if the agent passes images on and the model can see them. The `raw_output` is the
-    artifact of `ImageVariationTool`: a JSON object with `images` and, if the engine reports it,
-    `usage_metadata`. If the model makes a mistake, it gets a text that lists what it may use, with
-    `is_error`, and the agent continues. A failure is logged and, if `raise_on` has its class,
-    raised. LlamaIndex's agents turn what a tool raises into such an output themselves.
+    The model gets a short text that names the new images. With the setting `content`, it also gets
+    images, if the agent passes them on and the model can see them. The `raw_output` is the artifact
+    of `ImageVariationTool`: a JSON object with `images` and, if the engine reports it,
+    `usage_metadata`. `open_result` opens the file of an image in it. If the model makes a mistake,
+    it gets a text that lists what it may use, with `is_error`, and the agent continues. A failure
+    is logged and, if `raise_on` has its class, raised. LlamaIndex's agents turn what a tool raises
+    into such an output themselves.
 
     In an agent, the images of the conversation are read from its memory and from the results of the
     run. The results of the conversation and its uploads, which can then be varied after their
@@ -175,6 +178,29 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         """Do what `image_variation` does, without blocking the loop."""
         return await self._avary(TOOL_NAME, {"image": image, "n": n, "size": size}, ctx)
 
+    def open_result(self, artifact: Any, index: int) -> io.BytesIO:
+        """Open the image file of a result, for example to show it in a user interface.
+
+        The tool reads nothing that a call could not read, even if a client forged the artifact: the
+        file must be a result in `output_dir`, and have the hash that the artifact states. It works
+        wherever `output_dir` is, for artifacts that were stored as JSON, and in every process that
+        makes a tool with the same `root_dir` and `output_dir`. This method reads a file: on an
+        event loop, run it with `asyncio.to_thread`.
+
+        Args:
+            artifact: The `raw_output` of an output of the tool.
+            index: The position of the image in the artifact's list `images`.
+
+        Returns:
+            The PNG file, in memory.
+
+        Raises:
+            InvalidRequestError: If `artifact` is not an artifact of the tool, or has no image at
+                this position.
+            OutputError: If the file was deleted or changed, or cannot be read.
+        """
+        return open_result(self, artifact, index)
+
     def delete_conversation(self, session_id: str) -> None:
         """Delete the results and the uploads of a conversation, when it has ended.
 
@@ -269,8 +295,8 @@ def _take_context(
 
 def _output(tool_name: str, values: dict[str, object], result: CallResult) -> ToolOutput:
     blocks: list[Any] = [TextBlock(text=result.content)]
-    if result.thumbnail is not None:
-        blocks.append(ImageBlock(image=result.thumbnail, image_mimetype="image/jpeg"))
+    for image in result.content_images:
+        blocks.append(ImageBlock(image=image, image_mimetype="image/jpeg"))
     return ToolOutput(
         tool_name=tool_name,
         blocks=blocks,

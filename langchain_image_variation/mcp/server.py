@@ -125,7 +125,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
     Args:
         settings: The settings of the tool. Its engine is the default of the argument `engine`.
             Models always have `strength`, if an engine takes it. The settings `max_calls`,
-            `thumbnail` and `raise_on` have no effect here.
+            `content` and `raise_on` have no effect here.
         engines: Further engines, or names of installed ones, that a model may choose. Name only
             those that it may use: some cost money, or send images to a server.
         thumbnail: The images of an answer: "none", "sheet" for one contact sheet, or "each" for
@@ -177,7 +177,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             update = {
                 "engine": engine,
                 "expose": frozenset(exposed),
-                "thumbnail": thumbnail == "sheet",
+                "content": "thumbnail" if thumbnail == "sheet" else "text",
             }
             self._settings[name] = settings.model_copy(update=update)
             check_settings(self._settings[name], self._loaded_engines)

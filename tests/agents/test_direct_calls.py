@@ -68,7 +68,7 @@ def test_func_explains_wrong_arguments(tool: ImageVariationTool) -> None:
 
 def test_func_returns_no_thumbnail(root: Path) -> None:
     """A host of `func` would print the blocks of a message, so it gets the text only."""
-    tool = ImageVariationTool(root_dir=root, engine="instant", thumbnail=True)
+    tool = ImageVariationTool(root_dir=root, engine="instant", content="thumbnail")
     assert len(tool.run({"image": "cat.png"})) == 2
     text = tool.func(image="cat.png")
     assert text.startswith("Made 1 variation of cat")

@@ -135,7 +135,9 @@ async def test_the_messages_are_those_without_the_key(root: Path, kind: str) -> 
     script = [asks({"image": "cat.jpg", "n": 2}, {"image": "dog.jpg"}), asks(image="latest", n=2)]
     runs = []
     for key in ("images", None):
-        state = await run(make_agent(make_tool(root, state_key=key, thumbnail=True), *script), kind)
+        state = await run(
+            make_agent(make_tool(root, state_key=key, content="thumbnail"), *script), kind
+        )
         messages = [message.model_dump(exclude={"id"}) for message in state["messages"]]
         runs.append(re.sub(r'"created": \d+|"lc_[0-9a-f-]+"', "", json.dumps(messages)))
         assert bool(state["images"]) == (key is not None)
@@ -191,7 +193,7 @@ async def test_it_works_with_middleware(root: Path, kind: str) -> None:
                 raise EngineError("Try again.")
             return super().create_variation(request)
 
-    tool = make_tool(root, engine=FlakyEngine(), thumbnail=True)
+    tool = make_tool(root, engine=FlakyEngine(), content="thumbnail")
     retries = ToolRetryMiddleware(retry_on=(EngineError,), initial_delay=0, jitter=False)
     middleware = [ImageVariationMiddleware(tool), retries]
     agent = make_agent(tool, asks(image="latest", n=2), asks(image="latest"), middleware=middleware)

@@ -165,7 +165,7 @@ def test_results_and_uploads_are_in_order() -> None:
         {"images": [result("a", path=7)]},
         {"images": [result("a\nb")]},
         {"images": [result("../a")]},
-        {"images": [result("a" * 101)]},
+        {"images": [result("a" * 109)]},
         {"images": [{"handle": "a"}]},
         SimpleNamespace(images=[result("a")]),
     ],

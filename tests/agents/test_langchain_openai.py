@@ -46,6 +46,17 @@ agent = create_agent(ChatOpenAI(model="gpt-9"), tools=[tool])
 messages = agent.invoke({"messages": [{"role": "user", "content": "Vary photo.png."}]})["messages"]
 print(json.dumps([[message.type, message.text] for message in messages]))
 """
+BLOCKS = """
+import json
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_openai import ChatOpenAI
+from langchain_image_variation import ImageVariationTool
+
+tool = ImageVariationTool(engine="instant", fixed_size="256x256", content="blocks")
+call = {"name": tool.name, "args": {"image": "photo.png", "n": 2}, "id": "1", "type": "tool_call"}
+messages = [HumanMessage("Vary it."), AIMessage("", tool_calls=[call]), tool.invoke(call)]
+print(json.dumps(ChatOpenAI(model="gpt-9", use_responses_api=True).invoke(messages).text))
+"""
 
 
 def run_program(program: str, address: str, folder: Path) -> Any:
@@ -95,3 +106,34 @@ def test_one_variable_for_an_agent(tmp_path: Path) -> None:
     assert messages[-1][1] == "Here it is."
     images = sorted((tmp_path / "output").rglob("*.png"))
     assert [SquarePNG(path.read_bytes()).side for path in images] == [256, 256]
+
+
+def test_blocks_reach_the_responses_api(tmp_path: Path) -> None:
+    """With `content="blocks"`, the Responses API gets each result as an image."""
+    requests: list[dict[str, Any]] = []
+
+    async def answer(request: Request) -> Response:
+        requests.append(await request.json())
+        text = {"type": "output_text", "text": "Two.", "annotations": []}
+        message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+        return JSONResponse(
+            {
+                "id": "resp_1",
+                "object": "response",
+                "created_at": 1,
+                "model": "gpt-9",
+                "status": "completed",
+                "output": [{**message, "content": [text]}],
+                "parallel_tool_calls": True,
+                "tool_choice": "auto",
+                "tools": [],
+            }
+        )
+
+    (tmp_path / "photo.png").write_bytes(square_png(32))
+    vendor = Starlette(routes=[Route("/v1/responses", answer, methods=["POST"])])
+    with serving(vendor) as address:
+        assert run_program(BLOCKS, address, tmp_path) == "Two."
+    output = requests[0]["input"][-1]["output"]
+    assert [part["type"] for part in output] == ["input_text", "input_image", "input_image"]
+    assert output[1]["image_url"].startswith("data:image/jpeg;base64,")

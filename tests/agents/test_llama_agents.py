@@ -95,7 +95,7 @@ def reasons_on_handle(index: int) -> Any:
 
 async def test_a_function_agent_varies_and_recovers(root: Path) -> None:
     """A function agent varies an upload and a variation, and recovers from three mistakes."""
-    spec = ImageVariationToolSpec(root_dir=root, engine="instant", thumbnail=True, max_n=4)
+    spec = ImageVariationToolSpec(root_dir=root, engine="instant", content="thumbnail", max_n=4)
     image_messages: list[ChatMessage] = []
 
     def looks(messages: Sequence[ChatMessage]) -> ChatMessage:

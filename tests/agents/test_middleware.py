@@ -266,14 +266,31 @@ async def test_an_image_of_another_tool_is_announced(
     assert variation.text.startswith(f"Made 1 variation of {name_of(LAKE)}")
 
 
-def test_a_thumbnail_is_not_announced(tmp_path: Path) -> None:
-    """The thumbnail in a message of the tool is not an image that can be varied."""
+@pytest.mark.parametrize(("content", "count"), [("thumbnail", 1), ("blocks", 2)])
+@pytest.mark.parametrize("keeps_artifact", [True, False])
+def test_images_of_the_tool_are_not_uploads(
+    tmp_path: Path, content: Any, count: int, keeps_artifact: bool
+) -> None:
+    """The images in a message of the tool are its results: not announced, kept or the newest."""
+    engine = RecordingEngine()
     tool = ImageVariationTool(
-        root_dir=tmp_path, engine="instant", fixed_size="256x256", thumbnail=True
+        root_dir=tmp_path, engine=engine, fixed_size="256x256", content=content
     )
-    run = Run(tool, question("A cat.", CAT), asks(image="latest"))
-    kinds = [block["type"] for block in run.messages[2].content if isinstance(block, dict)]
-    assert kinds == ["text", "image"]
+    run = Run(tool, question("A cat.", CAT), asks(image="latest", n=2))
+    answer = run.messages[2]
+    assert isinstance(answer, ToolMessage)
+    assert [block["type"] for block in answer.content_blocks] == ["text", *["image"] * count]
+    results = [image["sha256"] for image in answer.artifact["images"]]
+    if not keeps_artifact:
+        # As clients that store only the content do.
+        run.agent.update_state(
+            run.config, {"messages": [answer.model_copy(update={"artifact": None})]}
+        )
+    messages = run.go_on(HumanMessage("Again."), asks(image="latest"))
+    assert messages[2].content == answer.content
+    assert engine.hashes[1:] == results[-1:]
+    kept_uploads = [path.name for path in tmp_path.glob("variations/*/uploads/*")]
+    assert [name[:12] for name in kept_uploads] == [name_of(CAT)]
 
 
 def test_messages_of_the_model_are_left_alone(variation_tool: ImageVariationTool) -> None:

@@ -210,10 +210,11 @@ def test_a_thumbnail_is_small_and_optional(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(PNG)
     for n in (1, 4, 10):
         without_thumbnail, with_thumbnail = (
-            ImageVariationTool(root_dir=tmp_path, engine="instant", thumbnail=thumbnail).invoke(
-                call(image="cat.png", n=n, size="256x256")
+            tool.invoke(call(image="cat.png", n=n, size="256x256"))
+            for tool in (
+                ImageVariationTool(root_dir=tmp_path, engine="instant"),
+                ImageVariationTool(root_dir=tmp_path, engine="instant", content="thumbnail"),
             )
-            for thumbnail in (False, True)
         )
         text, image_block = with_thumbnail.content
         assert (text["type"], text["text"]) == ("text", without_thumbnail.content)

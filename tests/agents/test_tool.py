@@ -125,7 +125,7 @@ def test_content_and_artifact_of_a_call(tool: ImageVariationTool, root: Path) ->
 
 def test_keep_gives_the_results_the_shape_of_the_image(root: Path) -> None:
     """Artifact, text and files have the shape of the image, and so do variations of a result."""
-    tool = ImageVariationTool(root_dir=root, engine="local", fit="keep", thumbnail=True)
+    tool = ImageVariationTool(root_dir=root, engine="local", fit="keep", content="thumbnail")
     talk = Talk(tool)
     message: Any = talk.vary("cat.jpg", n=2)
     for _ in range(2):

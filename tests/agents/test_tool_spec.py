@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import re
@@ -125,19 +126,33 @@ async def test_the_functions_of_the_spec_equal_the_tool(root: Path) -> None:
     assert plain.call(image="cat.jpg", size="256x256", ctx=None).content == output.content
 
 
-@pytest.mark.parametrize("thumbnail", [False, True])
-def test_the_blocks_are_text_and_a_thumbnail(root: Path, thumbnail: bool) -> None:
-    """The thumbnail is small and in memory, since LlamaIndex would fetch a path unchecked."""
-    output = make_tool(root_dir=root, thumbnail=thumbnail).call(image="cat.jpg", n=4)
+@pytest.mark.parametrize(
+    ("content", "sides"), [("text", []), ("thumbnail", [512]), ("blocks", [256] * 4)]
+)
+def test_the_blocks_are_text_and_images(root: Path, content: str, sides: list[int]) -> None:
+    """The images are in memory, since LlamaIndex would fetch a path unchecked."""
+    output = make_tool(root_dir=root, content=content).call(image="cat.jpg", n=4, size="256x256")
     text, *image_blocks = output.blocks
     assert isinstance(text, TextBlock)
     assert len(text.text) < 400
-    assert len(image_blocks) == thumbnail
-    for block in image_blocks:
+    assert len(image_blocks) == len(sides)
+    for block, side in zip(image_blocks, sides, strict=True):
         assert isinstance(block, ImageBlock)
         assert (block.path, block.url, block.image_mimetype) == (None, None, "image/jpeg")
         with Image.open(io.BytesIO(block.resolve_image().read())) as image:
-            assert (image.format, max(image.size) <= 512) == ("JPEG", True)
+            assert (image.format, max(image.size) <= side) == ("JPEG", True)
+
+
+@pytest.mark.parametrize("output_dir", ["variations", "memory://spec"])
+def test_opens_a_result_of_an_output(root: Path, output_dir: str) -> None:
+    """The spec opens the images of its outputs, and no others."""
+    spec = ImageVariationToolSpec(root_dir=root, output_dir=output_dir, engine="instant")
+    artifact = spec.image_variation("cat.jpg", n=2, size="256x256").raw_output
+    for index, facts in enumerate(artifact["images"]):
+        file = spec.open_result(artifact, index)
+        assert hashlib.sha256(file.read()).hexdigest() == facts["sha256"]
+    with pytest.raises(InvalidRequestError, match="index must be a whole number from 0 to 1"):
+        spec.open_result(artifact, 2)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

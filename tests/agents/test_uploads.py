@@ -102,7 +102,7 @@ class TestNames:
         self, tmp_path: Path, output_dir: str
     ) -> None:
         """After its message is summarized, a name means the same image, and not a newer one."""
-        engine: Any = {"engine": "instant", "thumbnail": True}
+        engine: Any = {"engine": "instant", "content": "thumbnail"}
         tool = ImageVariationTool(root_dir=tmp_path, output_dir=output_dir, **engine)
         talk = Talk(tool, "t-1", upload(CAT))
         before = talk.vary("latest")

@@ -10,6 +10,7 @@ from pathlib import Path
 from langchain_image_variation import ImageVariationClient, URLPolicy
 from langchain_image_variation.agents.arguments import MAX_NAME_LENGTH, MAX_PROMPT_LENGTH
 from langchain_image_variation.agents.conversation import MAX_LISTED
+from langchain_image_variation.agents.image_blocks import MAX_BLOCKS_LENGTH
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.cli.engine_options import add_engine
 from langchain_image_variation.cli.serve import add_serve
@@ -146,6 +147,7 @@ def test_the_limits_of_the_tool_match_the_code() -> None:
         ),
         "age of an upload whose message is gone": "no limit |",
         "thumbnail": f"none; {THUMBNAIL_SIDE} pixels a side",
+        "image blocks of a message, in base64": f"none; {MAX_BLOCKS_LENGTH:,} characters |",
         "images from URLs": (
             f"none; {megabytes} MiB, {seconds} seconds, {urls.max_redirects} redirects"
         ),
@@ -206,6 +208,7 @@ def test_the_limits_of_a_conversation_match_the_code() -> None:
         "bytes of one upload": f"{MAX_SOURCE_BYTES // 2**20} MiB, as for a source |",
         "age of an upload whose message is gone": "no limit | `max_upload_age`",
         "names of each kind listed in an error": f"{MAX_LISTED} |",
+        "image blocks of a message, in base64": f"none, or {MAX_BLOCKS_LENGTH:,} characters |",
     }.items():
         assert limits.pop(limit).startswith(f"| {limit} | {value}")
     assert not limits
