@@ -28,6 +28,8 @@ ONLY_IN_PYTHON = {
     "input_fidelity": "a parameter without an option",
     "load_source": "an object of another type",
     "load_source(": "an object of another type",
+    "max_replicas": "a setting of Ray Serve",
+    "min_replicas": "a setting of Ray Serve",
     "result_urls": "a parameter without an option",
     "fit='": "a PIL image is never passed on the command line",
     "create_app": "an answer of the server, for its operator",

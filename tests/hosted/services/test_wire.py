@@ -305,6 +305,7 @@ def test_jobs_are_cancelled_once_accepted(
     assert len(service.cancelled) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fal", "replicate"])
 def test_jobs_past_the_deadline_are_cancelled(
     name: str, fal: FakeFal, replicate: FakeReplicate, open_engine: OpenEngine
@@ -319,11 +320,12 @@ def test_jobs_past_the_deadline_are_cancelled(
             seconds.append(request.extensions["timeout"]["read"])
 
     with httpx.Client(event_hooks={"request": [record_timeout]}) as client:
-        engine = open_engine(name, service, deadline=1, http_client=client)
+        # Long enough to accept the job on a busy machine.
+        engine = open_engine(name, service, deadline=5, http_client=client)
         with pytest.raises(EngineTimeoutError, match="deadline"):
             call_engine(engine, make_request())
     assert len(service.cancelled) == 1
-    assert seconds[0] < 1
+    assert seconds[0] < 5
 
 
 @pytest.mark.parametrize("model", ["", "one", "a/../b", "a//b", "/a/b", "a/b?x=1", "a/b#c", 7])
