@@ -328,7 +328,7 @@ def mcp() -> None:
 
 @step
 def hosts() -> None:
-    """Agents of other hosts, and chat models of five vendors, in one environment of 550 MB."""
+    """Agents of other frameworks, and chat models of five vendors, in one environment of 550 MB."""
     page = (tree() / "docs/hosts.md").read_text()
     tested = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", page)
     needed = ("--editable", ".[langchain,pytest,server]", "pytest-asyncio")
