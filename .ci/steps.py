@@ -87,7 +87,7 @@ def browser() -> None:
 
 @step
 def interfaces() -> None:
-    """The apps of Streamlit, Gradio and Chainlit in examples/, in Chromium; they take 800 MB."""
+    """The apps of Streamlit, Gradio and Chainlit in examples/, in Chromium; installs 800 MB."""
     packages = ("chainlit", "gradio", "playwright>=1.50", "pytest-asyncio", "streamlit")
     python = environment("interfaces", "--editable", ".[langchain,pytest]", *packages)
     run(python, "-m", "pytest", "--quiet", "tests/test_example_apps.py")
