@@ -52,8 +52,8 @@ def check_engine(python: Path) -> None:
     """Check the engine `local` with each kernel: its numerical steps, and the pixels of variations.
 
     The steps `tests` and `slow` run all tests of the engine with this machine's own kernel. If each
-    kernel makes the same pixels, running them all again with each one shows nothing new. They run
-    again only with the last kernel, which has the fewest features.
+    kernel makes the same pixels, running every test with every kernel would show nothing new. They
+    run again only with the last kernel, which has the fewest features.
 
     Raises:
         AssertionError: OpenBLAS used another kernel, or the README's first command printed other

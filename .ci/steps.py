@@ -87,7 +87,7 @@ def browser() -> None:
 
 @step
 def interfaces() -> None:
-    """The apps of Streamlit, Gradio and Chainlit in examples/, in Chromium; they take 800 MB."""
+    """The apps of Streamlit, Gradio and Chainlit in examples/, in Chromium; installs 800 MB."""
     packages = ("chainlit", "gradio", "playwright>=1.50", "pytest-asyncio", "streamlit")
     python = environment("interfaces", "--editable", ".[langchain,pytest]", *packages)
     run(python, "-m", "pytest", "--quiet", "tests/test_example_apps.py")
@@ -328,7 +328,7 @@ def mcp() -> None:
 
 @step
 def hosts() -> None:
-    """Agents of other hosts, and chat models of five vendors, in one environment of 550 MB."""
+    """Agents of other frameworks, and chat models of five vendors, in one environment of 550 MB."""
     page = (tree() / "docs/hosts.md").read_text()
     tested = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", page)
     needed = ("--editable", ".[langchain,pytest,server]", "pytest-asyncio")

@@ -1,7 +1,7 @@
 """A chat with Chainlit: send a photo, and see its variations.
 
 It runs offline, with a stand-in for a model. The images are saved in the folder "chat-images" of
-the working directory:
+the working directory. To start it:
 
     pip install '.[langchain]' chainlit
     chainlit run examples/chainlit_app.py

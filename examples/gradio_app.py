@@ -1,6 +1,7 @@
 """A page with Gradio: choose a photo and how much to change it, and see the variations.
 
-It runs offline and without a model, because the page calls the tool itself. Nothing is kept:
+It runs offline and without a model, because the page calls the tool itself. Nothing is kept.
+To start it:
 
     pip install . gradio
     python examples/gradio_app.py
@@ -65,7 +66,7 @@ def make_page() -> gr.Blocks:
     """Return the page."""
     page = gr.Blocks(title="Image variations", analytics_enabled=False)
     with page:
-        gr.Markdown("# Image variations\nNew views of a photo, made on this machine.")
+        gr.Markdown("# Image variations\nVariations of a photo, made on this machine.")
         with gr.Row():
             with gr.Column(scale=2):
                 photo = gr.Image(str(PHOTO), type="filepath", label="Photo", height=320)

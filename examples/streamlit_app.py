@@ -1,12 +1,12 @@
 """A chat page with Streamlit: send a photo, and see its variations.
 
 It runs offline, with a stand-in for a model. The images are saved in the folder "chat-images" of
-the working directory:
+the working directory. To start it:
 
     pip install '.[langchain]' streamlit
     streamlit run examples/streamlit_app.py
 
-To use a real model, change the line with `model =`, for example to
+To use a real model, change the line that starts with `model =`, for example to
 `model = "anthropic:claude-sonnet-5"`, and install its package, here langchain-anthropic.
 """
 

@@ -82,7 +82,8 @@ class CallResult:
     artifact: dict[str, Any]
     """Plain JSON for programs; see `ImageVariationTool`."""
     thumbnail: bytes | None
-    """A JPEG of the results, at most 512 pixels a side, if the settings ask for it."""
+    """A JPEG of the source and its variations, at most 512 pixels a side, if the settings ask for
+    it."""
     images: Sequence[bytes] = ()
     """A JPEG of each result, if the settings ask for them; see `encode_results`."""
 
@@ -130,9 +131,9 @@ def _check_exposed(settings: ToolSettings, engine: Engine) -> None:
     for option, example in ENGINE_OPTIONS.items():
         if option in settings.expose and option not in names:
             raise InvalidRequestError(
-                f"expose={{{option!r}}} needs an engine whose {option} a request can set. "
-                f"{type(engine).__name__} has no with_options({option}=...): choose another "
-                f"engine, such as {example!r}, or leave {option!r} out.",
+                f"The engine {type(engine).__name__} has no {option} that a request can set, so "
+                f"{option!r} cannot be exposed. Choose another engine, such as {example!r}, or "
+                f"leave {option!r} out.",
                 param="expose",
             )
     if "fit" in settings.expose and settings.fit == "strict":
@@ -331,9 +332,9 @@ def _with_options(engine: Engine, options: Mapping[str, Any]) -> Engine:
         return with_options(engine, options)  # type: ignore[no-any-return]  # an engine
     except InvalidRequestError as error:
         # Its message is for developers, and may contain anything.
-        values = " and ".join(f"{name} {excerpt(value)}" for name, value in options.items())
+        values = " and ".join(f"the {name} {excerpt(value)}" for name, value in options.items())
         raise ToolCallError(
-            f"The image engine does not take this {values}. Change it, or leave it out."
+            f"The image engine does not accept {values}. Use other values, or leave them out."
         ) from error
 
 

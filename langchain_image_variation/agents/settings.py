@@ -143,9 +143,9 @@ class ToolSettings(BaseModel):
     A URL that the model writes is never fetched."""
     content: Literal["text", "thumbnail", "blocks"] = "text"
     """What the message of a call contains: "text", which names the results; "thumbnail", which adds
-    one small image of them; or "blocks", which adds an image block for each, as a JPEG, for user
-    interfaces that show blocks. Images in messages are stored with the conversation, and sent to
-    the model again with each of its calls."""
+    one small image of the source and its variations; or "blocks", which adds an image block for
+    each result, as a JPEG, for user interfaces that show blocks. Images in messages are stored with
+    the conversation, and sent to the model again with each of its calls."""
     rate_limiter: RateLimiter | None = None
     """A rate limiter to wait for before each engine call. If it returns False, the call fails with
     a `RateLimitError`."""

@@ -3,7 +3,8 @@
 Results go to standard output. Notes, progress and errors go to standard error.
 
 Exit codes: 0 success; 1 an engine failed or a result could not be written; 2 invalid input or
-usage; 3 some of several images failed; 130 the user interrupted the program.
+usage; 3 some of several images, or some variations of an image, failed; 130 the user interrupted
+the program.
 """
 
 import argparse

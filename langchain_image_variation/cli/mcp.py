@@ -22,7 +22,11 @@ from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.traits import plan_download
-from langchain_image_variation.exceptions import ModelNotDownloadedError, SourceError
+from langchain_image_variation.exceptions import (
+    InvalidRequestError,
+    ModelNotDownloadedError,
+    SourceError,
+)
 from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
@@ -92,7 +96,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="maximum length of the images of an answer, in characters of base64; they shrink "
-        "until they fit (default: 80000)",
+        "until they fit; at least 25000 (default: 80000)",
     )
     add(
         "--http",
@@ -180,8 +184,9 @@ def _load_engine(arguments: argparse.Namespace) -> VariationEngine:
 def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
     """Serve the host that started this process, until it closes a stream or a user interrupts.
 
-    The process ends without waiting for threads: the library's reads standard input until the next
-    line, and an engine's cannot be stopped from outside. No file is half-written, as after a crash.
+    The process exits without waiting for threads. The library's thread blocks until the next line
+    of input, and an engine's thread cannot be stopped. Files are written atomically, so none is
+    incomplete.
     """
     # Imported here because other commands need no event loop.
     import asyncio
@@ -189,8 +194,8 @@ def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
     import anyio
 
     async def serve() -> NoReturn:
-        # Windows has no signal handlers of loops. Elsewhere, a signal just before the loop waits
-        # would not be handled before the next message.
+        # Event loops on Windows have no signal handlers. Elsewhere, without one, a signal that
+        # arrives just before the loop waits is handled only at the next message.
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupt)
         try:
@@ -212,7 +217,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _serve_http(server: "ImageVariationMCPServer", port: int) -> None:
     # Imported here because other servers need no HTTP.
-    from langchain_image_variation.mcp.http import run_http
+    from langchain_image_variation.mcp.http import MIN_TOKEN_LENGTH, run_http
 
     token = os.environ.get(_TOKEN_VARIABLE)
 
@@ -222,4 +227,14 @@ def _serve_http(server: "ImageVariationMCPServer", port: int) -> None:
             print(f"Clients must send: Authorization: Bearer {new_token}", file=sys.stderr)
 
     new_token = secrets.token_urlsafe(32)
-    run_http(server, port=port, token=new_token if token is None else token, ready=print_address)
+    try:
+        run_http(
+            server, port=port, token=new_token if token is None else token, ready=print_address
+        )
+    except InvalidRequestError as error:
+        if error.param == "token":
+            error.message = (
+                f"{_TOKEN_VARIABLE} must have at least {MIN_TOKEN_LENGTH} visible ASCII "
+                "characters. Unset it to get a random token."
+            )
+        raise

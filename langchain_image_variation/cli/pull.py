@@ -29,8 +29,8 @@ def add_pull(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=DTYPES,
         default="auto",
-        help="download what this type of numbers needs: float16 needs files of half the size, if "
-        "there are any (default: auto, what the GPU or the CPU of this machine needs)",
+        help="download the files for this precision; float16 uses half-size files where the model "
+        "has them (default: auto, by the device of this machine)",
     )
     add_quiet(parser, "print only errors")
     parser.set_defaults(run=_pull, parser=parser)

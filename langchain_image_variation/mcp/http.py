@@ -1,4 +1,4 @@
-"""Serving over HTTP on this machine: the token, and an end that loses no answer."""
+"""Serves over HTTP on this machine: requires a token, and shuts down without losing answers."""
 
 import hmac
 import logging
@@ -26,11 +26,11 @@ PATH = "/mcp"
 """The path of the endpoint."""
 
 MIN_TOKEN_LENGTH = 16
-"""The minimum length of a token, in characters. Every program on this machine can guess tokens."""
+"""The minimum length of a token, in characters. Any program on this machine can try to guess it."""
 
 _QUIET_SECONDS = 0.5
-"""How many seconds without a request end a server that drains. Some clients ask for the schema of a
-tool only when they have its answer."""
+"""A draining server stops after this many seconds without a request. Some clients fetch a tool's
+schema only after its answer."""
 
 _CLOSE_SECONDS = 5
 """How many seconds clients have to read their answers, once all calls are finished."""
@@ -52,8 +52,7 @@ class Gate:
         is_visible = token.isascii() and token.isprintable() and " " not in token
         if len(token) < MIN_TOKEN_LENGTH or not is_visible:
             raise InvalidRequestError(
-                f"The token must have at least {MIN_TOKEN_LENGTH} characters, which must be "
-                "visible ASCII characters. Leave it out for a random one.",
+                f"The token must have at least {MIN_TOKEN_LENGTH} visible ASCII characters.",
                 param="token",
             )
         self._app = app

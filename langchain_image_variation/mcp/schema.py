@@ -1,4 +1,4 @@
-"""JSON schemas as hosts get them, without what only costs a model tokens."""
+"""JSON schemas for hosts, without titles, which only cost tokens."""
 
 from typing import Any
 

@@ -166,7 +166,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
             name = engine_name(engine)
             if name in self._settings:
                 raise InvalidRequestError(
-                    f"Two engines have the name {name!r}. Start a server for each.",
+                    f"Two engines have the name {name!r}. Name each engine once, or start a "
+                    "separate server for each.",
                     param="engines",
                 )
             exposed = {

@@ -1,4 +1,4 @@
-"""Calls outside of an agent of LangChain, as other hosts make them."""
+"""Calls outside of an agent of LangChain, as other frameworks make them."""
 
 import asyncio
 from collections.abc import Callable

@@ -149,13 +149,13 @@ def test_an_engine_without_the_option_is_refused() -> None:
     engines = (InstantEngine(), RecraftEngine(**key), FalEngine(**key), ReplicateEngine(**key))
     for engine in engines:
         for option, name in (("strength", "local"), ("prompt", "gpt-image")):
-            message = rf"{type(engine).__name__} has no with_options\({option}=.*, such as '{name}'"
+            message = rf"{type(engine).__name__} has no {option} that .*, such as '{name}'"
             with pytest.raises(InvalidRequestError, match=message) as caught:
                 make_tool(engine, expose={option, "name"})
             assert caught.value.param == "expose"
         assert make_tool(engine, expose={"fit", "name"})
     assert make_tool("local")
-    with pytest.raises(InvalidRequestError, match=r"LocalEngine has no with_options\(prompt="):
+    with pytest.raises(InvalidRequestError, match="LocalEngine has no prompt that"):
         make_tool("local", expose={"prompt"})
     assert make_tool(GptImageEngine(**key), expose={"prompt"})
 
@@ -246,7 +246,8 @@ async def test_a_wrong_value_is_a_mistake(arguments: Any, rule: str, kind: str) 
 async def test_a_value_that_the_engine_refuses(kind: str) -> None:
     """The model is told which option the engine refuses, without the text of the engine."""
     message = await invoke(make_tool(expose=EXPOSED), kind, prompt="forbidden")
-    text = "The image engine does not take this prompt 'forbidden'. Change it, or leave it out."
+    problem = "The image engine does not accept the prompt 'forbidden'."
+    text = f"{problem} Use other values, or leave them out."
     assert (message.text, message.status) == (text, "error")
 
 

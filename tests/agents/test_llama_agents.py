@@ -524,7 +524,8 @@ async def test_the_model_uses_all_exposed_arguments(root: Path) -> None:
     (image,) = made.raw_output["images"]
     assert {name: image[name] for name in choices} == choices
     assert image["handle"].startswith("Winter-cat-")
-    text = "The image engine does not take this prompt 'forbidden'. Change it, or leave it out."
+    problem = "The image engine does not accept the prompt 'forbidden'."
+    text = f"{problem} Use other values, or leave them out."
     assert (refused.is_error, refused.content) == (True, text)
     (next_image,) = plain.raw_output["images"]
     assert not choices.keys() & next_image.keys()

@@ -330,7 +330,7 @@ async def test_the_model_may_choose_the_strength(root: Path) -> None:
     error = tool(image="cat.jpg", strength=2)
     assert error.is_error
     assert "strength must be a number from 0 to 1, got 2" in error.content
-    with pytest.raises(InvalidRequestError, match="InstantEngine has no with_options"):
+    with pytest.raises(InvalidRequestError, match="InstantEngine has no strength that a"):
         make_tool(root_dir=root, expose={"strength"})
 
 

@@ -12,7 +12,11 @@ MISTAKES = [
     ("--root-dir nowhere", 2, "There is no folder 'nowhere'."),
     ("--output-dir ../elsewhere", 2, "--output-dir must be inside --root-dir."),
     ("--engine nothing", 2, "There is no engine 'nothing'."),
-    ("--engine instant --engine instant", 2, "Two engines have the name 'instant'"),
+    (
+        "--engine instant --engine instant",
+        2,
+        "Two engines have the name 'instant'. Name each engine once",
+    ),
     ("--engine instant --strength 0.2", 2, "The engine 'instant' has no option --strength"),
     (
         "--engine instant --engine local --base-url http://x",
@@ -24,7 +28,7 @@ MISTAKES = [
         2,
         "The engines variations and gpt-image cannot share the option --base-url.",
     ),
-    ("--expose prompt", 2, "needs an engine whose prompt a request can set"),
+    ("--expose prompt", 2, "LocalEngine has no prompt that a request can set"),
     ("--max-n 11", 2, "--max-n must be a whole number from 1 to 10, got 11."),
     ("--max-results 0", 2, "--max-results must be a whole number of at least 1, got 0."),
     ("--max-thumbnail-base64 9", 2, "--max-thumbnail-base64 must be a whole number of at least"),
@@ -60,7 +64,8 @@ def test_a_short_token_is_explained(
     monkeypatch.setenv("IMAGE_VARIATION_MCP_TOKEN", "hunter2")
     assert main(["mcp", "--http", "--port", "0", "--engine", "instant"]) == 2
     err = capsys.readouterr().err
-    assert "The token must have at least 16 characters" in err
+    problem = "IMAGE_VARIATION_MCP_TOKEN must have at least 16 visible ASCII characters."
+    assert f"{problem} Unset it to get a random token." in err
     assert "hunter2" not in err
 
 

@@ -46,11 +46,13 @@ ONLY_IN_PYTHON = {
     "from_content(": "an error for the author of an engine",
     "from_pngs": "an error for the author of an engine",
     "from_pngs(": "an error for the author of an engine",
+    "from_single_file": "a function of diffusers, which no command replaces",
     "load_engine": "an object that is not an engine",
     "load_engine(": "an object that is not an engine",
     "max_n": "an error for the author of an engine",
     "model_dump(": "an error for the author of an engine",
     "response_format": "an error for the author of an engine",
+    "save_pretrained": "a function of diffusers, which no command replaces",
     "time(": "an error for the author of an engine",
     "int(": "an error for the author of an engine",
     "ImagesResponse(": "an error for the author of an engine",
@@ -58,7 +60,7 @@ ONLY_IN_PYTHON = {
     "variation_kind": "an error for the author of an engine",
     "X(": "an object that is not an engine",
 }
-"""Names in messages that no command can cause, with reasons."""
+"""Names in messages that no command can cause, or that no option replaces, with reasons."""
 
 
 def messages() -> list[str]:

@@ -193,7 +193,7 @@ def test_a_token_must_be_hard_to_guess(token: str) -> None:
         raise AssertionError
 
     with pytest.raises(
-        InvalidRequestError, match="token must have at least 16 characters"
+        InvalidRequestError, match="token must have at least 16 visible ASCII characters"
     ) as error:
         Gate(app, token)
     assert not token or token not in error.value.message

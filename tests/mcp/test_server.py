@@ -104,7 +104,7 @@ async def test_an_option_is_exposed_for_the_engines_that_have_it(root: Path) -> 
     assert not (await create(server, prompt="in the snow")).is_error
     refusal = await create(server, engine="local", prompt="in the snow")
     assert text(refusal) == "The engine local has no prompt that you can set. Leave it out."
-    with pytest.raises(InvalidRequestError, match="needs an engine whose prompt"):
+    with pytest.raises(InvalidRequestError, match="has no prompt that a request can set"):
         serve(root, "local", [Painter()], expose={"prompt"})
 
 

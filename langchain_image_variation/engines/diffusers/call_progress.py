@@ -1,4 +1,4 @@
-"""`CallProgress`: what a call reports while a model draws, and whether it goes on."""
+"""`CallProgress`: what a call reports while a model draws, and whether it was cancelled."""
 
 from collections.abc import Callable
 

@@ -81,7 +81,7 @@ class LoadOptions:
         )
 
     def fingerprint_folder(self) -> str | None:
-        """Check a model that can be read now, and return what its files are like.
+        """Check a model that can be read now, and return a fingerprint of its files.
 
         Returns:
             See `fingerprint_folder`. None for the model of a repository.

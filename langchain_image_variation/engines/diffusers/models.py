@@ -44,7 +44,10 @@ _PAGE = re.compile(rf"(?:https?://)?(?:huggingface\.co|hf\.co)/({_REPOSITORY.pat
 _SINGLE_FILES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
 """The suffixes of files that may hold a whole model."""
 
-_CONVERT = "A single file of weights must be converted first."
+_CONVERT = (
+    "If you have a single weight file, first convert it to a folder with diffusers: "
+    "from_single_file(FILE).save_pretrained(FOLDER)."
+)
 _MAX_SIBLINGS = 1000
 """How many folders next to a missing one are looked at for a similar name."""
 
@@ -92,7 +95,7 @@ def model_name(model: str | Path) -> str:
 
 
 def _find_similar(model: str) -> str | None:
-    """Return the folder, repository or preset that somebody who wrote `model` may mean, if any."""
+    """Return the folder, repository or preset that the user may have meant by `model`, if any."""
     if model and os.path.isfile(os.path.join(model, INDEX_NAME)):
         return f"./{model}"
     page = _PAGE.match(model)
@@ -224,10 +227,10 @@ def _models_in(folder: Path) -> list[str]:
 def _find_model_nearby(folder: Path) -> str:
     """Return a sentence that leads from a folder that is not a model to one that is."""
     if os.path.isfile(folder.parent / INDEX_NAME):
-        return "The folder above it is one: pass that."
+        return "Its parent folder is one. Pass that."
     models = sorted(_models_in(folder))
     if models:
-        return f"Pass a folder in it that is one, such as {excerpt(models[0])}."
+        return f"It contains models. Pass one of them, such as {excerpt(models[0])}."
     return _CONVERT
 
 

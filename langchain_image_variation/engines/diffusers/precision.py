@@ -1,4 +1,4 @@
-"""Precision: the type of the numbers that a model computes with, and which files are good for it.
+"""Precision: the type of the numbers that a model computes with, and which files it can load.
 
 The files of some models exist in half precision too, which halves the download. They are used in
 `float16` only. There, they give the same images as the files that they were made from. In

@@ -39,7 +39,7 @@ def app(settings: Settings) -> Application:
         ImageVariationError: If the engine cannot be created.
     """
     engine = load_engine(settings.engine, **settings.engine_options)
-    # A request may wait in a replica that starts. An error is better raised here.
+    # Check now. Otherwise, the error would appear only when a replica starts.
     accepted_options(engine, settings.accept_fields)
     target = settings.target_ongoing_requests or settings.workers
     engine_deployment = serve.deployment(

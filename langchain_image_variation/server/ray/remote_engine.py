@@ -42,9 +42,10 @@ __all__ = ["CHECK_SECONDS", "MAX_CALLS", "RemoteEngine", "Replicas"]
 LOGGER = logging.getLogger("langchain_image_variation.server")
 
 MAX_CALLS = 2
-"""How many replicas may die of one request. It may be the request that kills them."""
+"""How many replicas may die during one request before it fails. The request itself may cause
+this."""
 CHECK_SECONDS = 1.0
-"""Seconds between two checks whether the application that a request waits for still exists."""
+"""Seconds between checks that the application still exists, while a request waits for a replica."""
 
 
 class Replicas:
@@ -97,7 +98,7 @@ class Replicas:
         except DeploymentUnavailableError:
             raise _removed_error() from None
         except (asyncio.CancelledError, ServiceUnavailableError):
-            # It raises the error of a call that has failed.
+            # `cancel` raises the error of a call that has already failed.
             with suppress(Exception):
                 reports.cancel()
             raise
@@ -154,7 +155,7 @@ class RemoteEngine:
         kind = type(engine)
         self.fingerprint = f"{kind.__module__}.{kind.__qualname__} {read_fingerprint(engine)}"
         if request_options(engine):
-            # The names of its parameters are those of the options.
+            # The signature is kept, because its parameters name the options.
             @wraps(engine.with_options)
             def with_request_options(**changes: Any) -> RemoteEngine:
                 copy = with_options(engine, changes)
@@ -182,7 +183,7 @@ class RemoteEngine:
                 outcome = await self._replicas.call(request, self._options, listener)
                 break
             except RayTaskError:
-                # The replica lives, and has a bug.
+                # The replica is alive: its code raised an error.
                 raise
             except RayError as error:
                 LOGGER.warning("A replica of the engine died: %s.", type(error).__name__)

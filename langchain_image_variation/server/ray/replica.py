@@ -47,7 +47,7 @@ class EngineReplica:
 
     def __del__(self) -> None:
         """Release what the engine holds. Serve calls this when it stops a replica."""
-        # It may not have been created.
+        # `__init__` may have failed before it was set.
         close_engine(getattr(self, "_engine", None))
 
     async def create_variation(

@@ -1,4 +1,4 @@
-"""`RequestIDs`: one ID per request, although Serve has its own."""
+"""`RequestIDs`: uses Serve's ID for each request instead of a second one."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

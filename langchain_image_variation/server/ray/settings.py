@@ -48,12 +48,12 @@ class Settings(BaseModel):
     workers: int = Field(default=1, ge=1)
     """The maximum number of concurrent calls in one replica. More than 1 is for hosted engines."""
     target_ongoing_requests: float | None = Field(default=None, gt=0)
-    """How many requests per replica Serve aims at, running and waiting ones together. With more,
-    it starts a replica; with fewer, it stops one. By default, `workers`."""
+    """The target number of requests per replica, running and waiting. Serve adds replicas above it
+    and removes them below it. By default, `workers`."""
     upscale_delay: float = Field(default=30.0, ge=0)
-    """For how many seconds there must be more requests before Serve starts a replica."""
+    """How many seconds the load must stay above the target before Serve starts a replica."""
     downscale_delay: float = Field(default=600.0, ge=0)
-    """For how many seconds there must be fewer requests before Serve stops a replica."""
+    """How many seconds the load must stay below the target before Serve stops a replica."""
     num_cpus: float = Field(default=1.0, ge=0)
     """The processors that Ray reserves for a replica. An engine with the option `threads` gets as
     many threads, unless `engine_options` says otherwise."""

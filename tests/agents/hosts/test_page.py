@@ -1,4 +1,4 @@
-"""The page of the hosts, and what is installed."""
+"""The page of the other frameworks, and what is installed."""
 
 import re
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ HEADINGS = re.findall(r"^\| \[([^]]+)\]\(#[\w-]+\) \|", TEXT, re.MULTILINE)
 
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_each_example_is_run_by_a_test(heading: str) -> None:
-    """Each host in the table has an example, which a test of this folder runs."""
+    """Each framework in the table has an example, which a test of this folder runs."""
     heading = heading.removeprefix("Graphs of ")
     assert "tool" in example(heading).text
     sources = [path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py")]

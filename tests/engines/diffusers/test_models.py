@@ -136,16 +136,20 @@ def test_what_is_no_model_leads_to_one_nearby(tmp_path: Path) -> None:
     (tmp_path / "mine" / "unet").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "mine.safetensors").touch()
+    convert = (
+        "If you have a single weight file, first convert it to a folder with diffusers: "
+        "from_single_file(FILE).save_pretrained(FOLDER)."
+    )
     endings = {
         "mien": "no folder 'mien' for the model. Did you mean 'mine', next to it?",
         "othre": "no folder 'othre' for the model. Pass the folder that contains model_index.json.",
         "mine.safetensors": (
             "The model 'mine.safetensors' is a file. Pass the folder that contains "
-            "model_index.json. A single file of weights must be converted first."
+            f"model_index.json. {convert}"
         ),
-        "mine/unet": "so it is not a diffusers model. The folder above it is one: pass that.",
-        ".": "so it is not a diffusers model. Pass a folder in it that is one, such as 'mine'.",
-        "other": "A single file of weights must be converted first.",
+        "mine/unet": "so it is not a diffusers model. Its parent folder is one. Pass that.",
+        ".": "not a diffusers model. It contains models. Pass one of them, such as 'mine'.",
+        "other": convert,
         "missing/mine": "Pass the folder that contains model_index.json.",
     }
     for name, ending in endings.items():
@@ -165,7 +169,9 @@ def test_a_page_of_the_hub_is_suggested_as_a_repository(start: str, end: str) ->
 
 def test_a_single_file_must_be_converted() -> None:
     """The name of a file of weights is refused, and the message says why."""
-    with pytest.raises(InvalidRequestError, match="A single file of weights must be converted"):
+    with pytest.raises(
+        InvalidRequestError, match="If you have a single weight file, first convert it"
+    ):
         model_name("v1-5-pruned.safetensors")
 
 
