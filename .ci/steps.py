@@ -86,14 +86,6 @@ def browser() -> None:
 
 
 @step
-def interfaces() -> None:
-    """The apps of Streamlit, Gradio and Chainlit in examples/, in Chromium; installs 800 MB."""
-    packages = ("chainlit", "gradio", "playwright>=1.50", "pytest-asyncio", "streamlit")
-    python = environment("interfaces", "--editable", ".[langchain,pytest]", *packages)
-    run(python, "-m", "pytest", "--quiet", "tests/test_example_apps.py")
-
-
-@step
 def lint() -> None:
     """Ruff's rules and format."""
     require(readme_environment(), "--editable", ".[gate]")
@@ -120,6 +112,14 @@ def docs() -> None:
         run(python.with_name("mkdocs"), "build", "--strict", "--quiet", settings=settings)
     check_site(tree() / "site")
     shutil.rmtree(tree() / "site")
+
+
+@step
+def interfaces() -> None:
+    """The apps of Streamlit, Gradio and Chainlit in examples/, in Chromium; installs 800 MB."""
+    packages = ("chainlit", "gradio", "playwright>=1.50", "pytest-asyncio", "streamlit")
+    python = environment("interfaces", "--editable", ".[langchain,pytest]", *packages)
+    run(python, "-m", "pytest", "--quiet", "tests/test_example_apps.py")
 
 
 @step
