@@ -40,6 +40,8 @@ SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worke
 """Other ASGI servers for the app."""
 COVERAGE_FLOORS = {"langchain_image_variation": 91, "pytest_image_variation": 96}
 """The lowest coverage of each package in percent, a little below the measured figures."""
+EXPORTS = "tests/test_exported_members.py"
+"""The tests of the modules' names. Steps with an extra run the cases that need it."""
 WORKERS = ("-n", "4")
 """More pytest workers than the cores of most machines, since many tests wait for other processes.
 
@@ -246,7 +248,7 @@ def llama_index() -> None:
     files = [folder / "test_tool_spec.py", *(folder / file.name for file in llama_files)]
     run_every_test(python, *files)
     run_every_test(python, "tests/docs", "-k", "llama_index or llama-index or tool_spec")
-    run(python, "-m", "pytest", "--quiet", "--all", "tests/test_exported_members.py")
+    run_every_test(python, EXPORTS, "-k", "llama or tool_spec or root or help")
     package = [
         f"langchain_image_variation/{name}.py"
         for name in ("agents/llama_index_messages", "agents/tool_spec")
@@ -336,7 +338,7 @@ def mcp() -> None:
         settings = {"IMAGE_VARIATION_MCP_INSPECTOR": str(inspector)}
         run_every_test(python, inspector_test, settings=settings)
     run_every_test(python, "-n", "2", "tests/docs", "-k", "mcp")
-    run(python, "-m", "pytest", "--quiet", "-n", "2", "--all", "tests/test_exported_members.py")
+    run_every_test(python, EXPORTS, "-k", "mcp or root or help")
     floors = environment("mcp-floors", *LOWEST, ".[langchain,mcp,pytest]", "pytest-asyncio")
     run_every_test(floors, "tests/mcp/test_server.py")
     files = ("langchain_image_variation/mcp", "langchain_image_variation/cli", "tests/mcp")
@@ -364,7 +366,8 @@ def cluster_environment() -> Path:
 def ray() -> None:
     """Batches and the server on Ray clusters of two nodes; takes about five minutes."""
     run_cluster_tests("tests/batch/ray", seconds=600)
-    run_cluster_tests("tests/server/ray", "tests/test_exported_members.py", seconds=600)
+    run_cluster_tests("tests/server/ray", seconds=600)
+    run_cluster_tests(EXPORTS, "-k", "ray or root or help", seconds=300)
 
 
 @step
