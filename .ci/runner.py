@@ -17,7 +17,7 @@ from environments import OTHER_STEPS, gaps, note_unchecked, outcomes, skips, wor
 STEPS: dict[str, Callable[[], None]] = {}
 MAIN_RUN = ("tests", "slow")
 """The steps with all tests, of which some need what only other steps install."""
-NOTES_SKIPS = (*MAIN_RUN, "browser", "interfaces", "diffusers", "s3", "deploy")
+NOTES_SKIPS = (*MAIN_RUN, "browser", "interfaces", "diffusers", "ray", "s3", "deploy")
 """The steps whose skipped tests the summary lists as not checked."""
 
 

@@ -339,8 +339,9 @@ def mcp() -> None:
         run_every_test(python, inspector_test, settings=settings)
     run_every_test(python, "-n", "2", "tests/docs", "-k", "mcp")
     run_every_test(python, EXPORTS, "-k", "mcp or root or help")
-    floors = environment("mcp-floors", *LOWEST, ".[langchain,mcp,pytest]", "pytest-asyncio")
-    run_every_test(floors, "tests/mcp/test_server.py")
+    floors = environment("mcp-floors", *LOWEST, ".[langchain,mcp,pytest]")
+    require(floors, "pytest-asyncio", "pytest-xdist")
+    run_every_test(floors, "-n", "2", "tests/mcp/test_server.py", "tests/mcp/test_http.py")
     files = ("langchain_image_variation/mcp", "langchain_image_variation/cli", "tests/mcp")
     run(python.with_name("mypy"), *files)
 
