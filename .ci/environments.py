@@ -22,17 +22,17 @@ gaps: list[str] = []
 outcomes: Counter[str] = Counter()
 """The number of tests that passed, failed and so on in this step."""
 skips: list[str] = []
-"""Why tests were skipped in this step."""
+"""Why tests were skipped in this step, apart from those of the conformance kit."""
 STOP_SECONDS = 10
 """How long an interrupted command may take to exit before it is killed."""
 
-# Skip reasons that name what other steps install and check.
-_OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
-_OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
-_OTHER_STEPS += r"|'kubernetes_validate|'langchain_openai"
-_OTHER_STEPS += r"|'agents'|'autogen_ext|'langchain_|'mcp\W|'pydantic_ai|'semantic_k|'smolagents"
-_OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate"
-_OTHER_STEPS += "|'chainlit|'gradio|'streamlit"
+OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
+OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
+OTHER_STEPS += r"|'kubernetes_validate|'langchain_openai"
+OTHER_STEPS += r"|'agents'|'autogen_ext|'langchain_|'mcp\W|'pydantic_ai|'semantic_k|'smolagents"
+OTHER_STEPS += r"|\[diffusers\]|'torch|'fal_client|'replicate"
+OTHER_STEPS += "|'chainlit|'gradio|'streamlit"
+"""A pattern of the skip reasons that name what other steps install and check."""
 
 
 def run(
@@ -84,6 +84,25 @@ def run(
     return output
 
 
+def run_every_test(
+    python: Path, *arguments: str | Path, settings: Mapping[str, str] | None = None
+) -> None:
+    """Run tests, including slow ones, in an environment that has everything they need.
+
+    Args:
+        python: The Python of the environment.
+        arguments: The arguments of pytest.
+        settings: Environment variables.
+
+    Raises:
+        AssertionError: Tests were skipped.
+        CalledProcessError: A test failed, or there are no tests.
+    """
+    output = run(python, "-m", "pytest", "--quiet", "--all", *arguments, settings=settings)
+    skipped = _count_outcomes(output)["skipped"]
+    assert not skipped, f"{skipped} tests or files were skipped, and this step must run all."
+
+
 def _stop(process: "subprocess.Popen[str]") -> None:
     """Stop a command and the processes of its session, and wait for the command."""
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -99,16 +118,21 @@ def note_unchecked(what: str) -> None:
         gaps.append(what)
 
 
-def _read_summary(output: str) -> None:
-    """Add up the results in pytest's summary lines, and note why tests were skipped."""
+def _count_outcomes(output: str) -> Counter[str]:
+    """Add up the results in pytest's summary lines."""
+    counts: Counter[str] = Counter()
     for line in re.findall(r"^(?:=+ )?(\d+ [a-z]+.* in [\d.]+s)\b", output, re.M):
         for number, outcome in re.findall(r"(\d+) (passed|failed|skipped|error)", line):
-            outcomes[outcome] += int(number)
+            counts[outcome] += int(number)
+    return counts
+
+
+def _read_summary(output: str) -> None:
+    """Add up the results in pytest's summary lines, and note why tests were skipped."""
+    outcomes.update(_count_outcomes(output))
     # The conformance kit's skips are about a server, not about this machine.
     pattern = r"^SKIPPED \[\d+\] (?!pytest_image_variation)\S+: (.*)$"
-    for reason in re.findall(pattern, output, re.M):
-        if not re.search(_OTHER_STEPS, reason, re.I):
-            skips.append(reason)
+    skips.extend(re.findall(pattern, output, re.M))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sys
@@ -11,9 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 
-from environments import gaps, note_unchecked, outcomes, skips, work
+from environments import OTHER_STEPS, gaps, note_unchecked, outcomes, skips, work
 
 STEPS: dict[str, Callable[[], None]] = {}
+MAIN_RUN = ("tests", "slow")
+"""The steps with all tests, of which some need what only other steps install."""
+NOTES_SKIPS = (*MAIN_RUN, "browser", "interfaces", "diffusers", "ray", "s3", "deploy")
+"""The steps whose skipped tests the summary lists as not checked."""
 
 
 def step(check: Callable[[], None]) -> Callable[[], None]:
@@ -77,7 +82,6 @@ def main() -> int:
     os.environ["PYTEST_ADDOPTS"] = "-rs"
     # The first steps create the environment that later ones use, and `install` removes it.
     selected = [name for name in STEPS if not options.steps or name in options.steps]
-    main_run = {"tests", "slow"}
     counts: Counter[str] = Counter()
     times, failed = [], []
     gate_start = time.monotonic()
@@ -95,12 +99,13 @@ def main() -> int:
                 times.append(f"{time.monotonic() - start:6.0f} s  {name}")
                 # Other steps run the same tests again, so only `tests` and `slow` count passes.
                 # Failures count in every step.
-                if main_run.intersection(selected) and name not in main_run:
+                if set(MAIN_RUN).intersection(selected) and name not in MAIN_RUN:
                     del outcomes["passed"], outcomes["skipped"]
                 counts.update(outcomes)
-            if name in ("tests", "slow", "browser", "interfaces"):
+            if name in NOTES_SKIPS:
                 for reason in skips:
-                    note_unchecked(reason)
+                    if name not in MAIN_RUN or not re.search(OTHER_STEPS, reason, re.I):
+                        note_unchecked(reason)
     except BaseException:
         conclusion = ", ".join(
             [f"INTERRUPTED in {name}", *([f"FAILED: {', '.join(failed)}"] if failed else [])]

@@ -27,6 +27,7 @@ from environments import (
     readme_environment,
     require,
     run,
+    run_every_test,
     tree,
     uv,
     work,
@@ -39,6 +40,8 @@ SERVERS = ("granian", "gunicorn", "h2", "httptools", "hypercorn", "uvicorn-worke
 """Other ASGI servers for the app."""
 COVERAGE_FLOORS = {"langchain_image_variation": 91, "pytest_image_variation": 96}
 """The lowest coverage of each package in percent, a little below the measured figures."""
+EXPORTS = "tests/test_exported_members.py"
+"""The tests of the modules' names. Steps with an extra run the cases that need it."""
 WORKERS = ("-n", "4")
 """More pytest workers than the cores of most machines, since many tests wait for other processes.
 
@@ -243,9 +246,9 @@ def llama_index() -> None:
     folder = Path("tests", "agents")
     llama_files = sorted((tree() / folder).glob("test_llama_*.py"))
     files = [folder / "test_tool_spec.py", *(folder / file.name for file in llama_files)]
-    pytest = (python, "-m", "pytest", "--quiet", "--all")
-    run(*pytest, *files, "tests/test_exported_members.py")
-    run(*pytest, "tests/docs", "-k", "llama_index or llama-index")
+    run_every_test(python, *files)
+    run_every_test(python, "tests/docs", "-k", "llama_index or llama-index or tool_spec")
+    run_every_test(python, EXPORTS, "-k", "llama or tool_spec or root or help")
     package = [
         f"langchain_image_variation/{name}.py"
         for name in ("agents/llama_index_messages", "agents/tool_spec")
@@ -275,7 +278,8 @@ def diffusers() -> None:
     # The models are so small that further threads only cost time.
     one_thread = {"OMP_NUM_THREADS": "1"}
     pytest = (python, "-m", "pytest", "--quiet", "-n", "2", "--all")
-    run(*pytest, "tests/engines/diffusers", "tests/cli/test_models.py", settings=one_thread)
+    files = ("tests/cli/test_models.py", "tests/engines/test_auto.py")
+    run(*pytest, "tests/engines/diffusers", *files, settings=one_thread)
     run(*pytest, "tests/docs", "-k", "diffusers", settings=one_thread)
     package = "langchain_image_variation/engines/diffusers"
     run(python.with_name("mypy"), package, "tests/engines/diffusers", "benchmarks/random_models.py")
@@ -286,7 +290,7 @@ def services() -> None:
     """The requests to fal.ai and Replicate, compared with those of their own SDKs."""
     needed = ("--editable", ".[pytest]", "fal-client", "replicate", "openai", "pytest-asyncio")
     python = environment("services", *needed)
-    run(python, "-m", "pytest", "--quiet", "tests/hosted/services/test_sdks.py")
+    run_every_test(python, "tests/hosted/services/test_sdks.py")
 
 
 @step
@@ -294,7 +298,7 @@ def chat_models() -> None:
     """Chat models of langchain-openai and the tool, with one server for both."""
     needed = ("--editable", ".[langchain,pytest,server]", "langchain-openai", "pytest-asyncio")
     python = environment("chat-models", *needed)
-    run(python, "-m", "pytest", "--quiet", "tests/agents/test_langchain_openai.py")
+    run_every_test(python, "tests/agents/test_langchain_openai.py")
 
 
 @step
@@ -302,7 +306,24 @@ def deepagents() -> None:
     """Agents of deepagents, which takes 190 MB, whose subagents vary an image of their parent."""
     needed = ("--editable", ".[langchain,pytest]", "deepagents", "pytest-asyncio")
     python = environment("deepagents", *needed)
-    run(python, "-m", "pytest", "--quiet", "tests/agents/test_deepagents.py")
+    run_every_test(python, "tests/agents/test_deepagents.py")
+
+
+def install_inspector() -> Path | None:
+    """Install the inspector, a client of MCP for Node, and return its program.
+
+    If npm is not installed or the registry cannot be reached, only its test cannot run.
+    """
+    folder = tree() / ".ci/inspector"
+    quiet = ("--silent", "--no-audit", "--no-fund", "--prefix", folder)
+    try:
+        # Release 1 needs Node 22.
+        run("npm", "install", *quiet, "@modelcontextprotocol/inspector@0")
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        reason = "is not installed" if isinstance(error, FileNotFoundError) else "failed"
+        note_unchecked(f"the MCP server with the inspector, since npm {reason}")
+        return None
+    return folder / "node_modules/.bin/mcp-inspector"
 
 
 @step
@@ -310,18 +331,17 @@ def mcp() -> None:
     """The MCP server: its tests, two frameworks and, if npm is installed, the inspector; types."""
     needed = ("--editable", ".[langchain,mcp,pytest]", "langchain[mcp]", "llama-index-tools-mcp")
     python = environment("mcp", *needed, "mypy", "pytest-asyncio", "pytest-xdist", "types-tqdm")
-    settings = {}
-    if shutil.which("npm"):
-        folder = tree() / ".ci/inspector"
-        quiet = ("--silent", "--no-audit", "--no-fund", "--prefix", folder)
-        # If the registry cannot be reached, only this test is skipped. Release 1 needs Node 22.
-        with suppress(subprocess.CalledProcessError):
-            run("npm", "install", *quiet, "@modelcontextprotocol/inspector@0")
-            inspector = folder / "node_modules/.bin/mcp-inspector"
-            settings["IMAGE_VARIATION_MCP_INSPECTOR"] = str(inspector)
-    pytest = (python, "-m", "pytest", "--quiet", "-n", "2", "--all")
-    run(*pytest, "tests/mcp", "tests/test_exported_members.py", settings=settings)
-    run(*pytest, "tests/docs", "-k", "mcp")
+    inspector_test = "tests/mcp/test_inspector.py"
+    tests = ("-n", "2", "tests/mcp", "tests/cli/test_mcp.py")
+    run_every_test(python, *tests, f"--ignore={inspector_test}")
+    if inspector := install_inspector():
+        settings = {"IMAGE_VARIATION_MCP_INSPECTOR": str(inspector)}
+        run_every_test(python, inspector_test, settings=settings)
+    run_every_test(python, "-n", "2", "tests/docs", "-k", "mcp")
+    run_every_test(python, EXPORTS, "-k", "mcp or root or help")
+    floors = environment("mcp-floors", *LOWEST, ".[langchain,mcp,pytest]")
+    require(floors, "pytest-asyncio", "pytest-xdist")
+    run_every_test(floors, "-n", "2", "tests/mcp/test_server.py", "tests/mcp/test_http.py")
     files = ("langchain_image_variation/mcp", "langchain_image_variation/cli", "tests/mcp")
     run(python.with_name("mypy"), *files)
 
@@ -331,9 +351,11 @@ def hosts() -> None:
     """Agents of other frameworks, and chat models of five vendors, in one environment of 550 MB."""
     page = (tree() / "docs/hosts.md").read_text()
     tested = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", page)
+    assert tested, "docs/hosts.md names no versions of hosts."
     needed = ("--editable", ".[langchain,pytest,server]", "pytest-asyncio")
     python = environment("hosts", *needed, *tested)
-    run(python, "-m", "pytest", "--quiet", "--all", "tests/agents/hosts")
+    # CrewAI takes another 600 MB, so its tests run by hand.
+    run_every_test(python, "tests/agents/hosts", "--ignore=tests/agents/hosts/test_crewai.py")
 
 
 def cluster_environment() -> Path:
@@ -345,7 +367,8 @@ def cluster_environment() -> Path:
 def ray() -> None:
     """Batches and the server on Ray clusters of two nodes; takes about five minutes."""
     run_cluster_tests("tests/batch/ray", seconds=600)
-    run_cluster_tests("tests/server/ray", "tests/test_exported_members.py", seconds=600)
+    run_cluster_tests("tests/server/ray", seconds=600)
+    run_cluster_tests(EXPORTS, "-k", "ray or root or help", seconds=300)
 
 
 @step

@@ -17,6 +17,12 @@ def test_cases(case): pass
 
 def test_quick(): pass
 """
+EMPTY = """
+import pytest
+
+@pytest.mark.parametrize("case", [])
+def test_cases(case): pass
+"""
 
 
 @pytest.mark.parametrize(
@@ -42,6 +48,17 @@ def test_slow_tests_need_to_be_selected(
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
     deselected = 0 if "::" in "".join(arguments) else 4 - passed
     result.assert_outcomes(passed=passed, deselected=deselected)
+
+
+def test_parameters_must_not_be_empty(
+    pytester: pytest.Pytester, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test without parameters is an error, since it would never run."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    name = "empty_parameter_set_mark"
+    pytester.makeini(f"[pytest]\n{name} = {pytestconfig.getini(name)}")
+    pytester.makepyfile(EMPTY)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(errors=1)
 
 
 def test_hypothesis_has_no_deadline() -> None:

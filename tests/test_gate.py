@@ -20,13 +20,15 @@ from pathlib import Path
 
 import environments, runner
 
+SKIPPED = "SKIPPED [1] tests/test_it.py:1: could not import 'kubernetes_validate'"
+
 def output(text):
     environments.run(sys.executable, "-c", f"print({text!r})", cwd=Path.cwd())
 
 @runner.step
 def tests():
     "First."
-    output("===== 3 passed, 1 skipped in 0.10s =====")
+    output(f"{SKIPPED}\\n===== 3 passed, 1 skipped in 0.10s =====")
 
 @runner.step
 def broken():
@@ -41,8 +43,23 @@ def lint():
     environments.note_unchecked("the moon")
 
 @runner.step
-def endless():
+def deploy():
     "Fourth."
+    output(f"{SKIPPED}\\n===== 2 passed, 1 skipped in 0.10s =====")
+
+@runner.step
+def complete():
+    "Fifth."
+    test = environments.tree() / "tests/test_it.py"
+    test.write_text("def test_it(): pass\\n")
+    environments.run_every_test(Path(sys.executable), "tests/test_it.py")
+    with test.open("a") as file:
+        file.write("def test_other(): __import__('pytest').importorskip('nothing')\\n")
+    environments.run_every_test(Path(sys.executable), "tests/test_it.py")
+
+@runner.step
+def endless():
+    "Sixth."
     script = "exec 3<>gate.fifo; sleep 60 & echo started; wait"
     environments.run("bash", "-c", script, cwd=Path.cwd())
 
@@ -106,6 +123,28 @@ def test_exception_fails_only_its_step(tmp_path: Path) -> None:
     expected = "===== 3 passed, 1 skipped, 1 failed, 1 error, 1 of 3 steps failed in "
     assert lines[-1].startswith(expected)
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_skips_are_shown_unless_other_steps_run_them(tmp_path: Path) -> None:
+    """The summary shows what a step skips, unless another step installs the missing package."""
+    shown = "NOT CHECKED HERE: could not import 'kubernetes_validate'"
+    _, lines = gate(tmp_path, "tests")
+    assert shown not in lines
+    tmp_path.joinpath("tmp").rmdir()
+    code, lines = gate(tmp_path, "tests", "deploy")
+    assert code == 0
+    assert lines.count(shown) == 1
+
+
+@pytest.mark.slow
+def test_a_skip_fails_a_step_that_must_run_all(tmp_path: Path) -> None:
+    """A step that installs everything its tests need fails if one of them is skipped."""
+    code, lines = gate(tmp_path, "complete")
+    assert code == 1
+    assert any(line.startswith("1 passed in ") for line in lines)
+    assert any(line.startswith("1 passed, 1 skipped in ") for line in lines)
+    message = "AssertionError: 1 tests or files were skipped, and this step must run all."
+    assert message in lines
 
 
 @pytest.mark.mostly_slow("15-143")

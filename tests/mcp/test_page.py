@@ -1,12 +1,16 @@
+import argparse
+import inspect
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from langchain_image_variation import cli
+from langchain_image_variation.agents.arguments import Exposable
+from langchain_image_variation.cli.mcp import add_mcp
 from langchain_image_variation.mcp.arguments import MAX_SEED
-from langchain_image_variation.mcp.thumbnails import MAX_BASE64
+from langchain_image_variation.mcp.thumbnails import MAX_BASE64, Thumbnail
 from tests.docs.pages import find_page, table
 from tests.mcp.serving import TOOL, serve
 
@@ -16,7 +20,7 @@ from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 
 from langchain_image_variation.mcp.http import HOST, MIN_TOKEN_LENGTH, PATH
 from langchain_image_variation.mcp.resources import MAX_RESOURCE_BYTES, MAX_RESOURCES
-from langchain_image_variation.mcp.server import MAX_LISTED_IMAGES
+from langchain_image_variation.mcp.server import MAX_LISTED_IMAGES, ImageVariationMCPServer
 
 PAGE = find_page("docs/mcp.md")
 CONFIGURATIONS = [json.loads(block.text) for block in PAGE.blocks if block.language == "json"]
@@ -64,6 +68,20 @@ def test_the_commands_have_options_of_the_command() -> None:
     assert len(commands) >= 3
     for command in commands:
         assert cli._parse(command.split()).root_dir
+
+
+def test_the_options_are_those_of_the_server() -> None:
+    """The command offers what the server takes, and has the same defaults."""
+    parser = argparse.ArgumentParser()
+    add_mcp(parser)
+    options = {action.dest: action for action in parser._actions}
+    assert options["thumbnail"].choices == get_args(Thumbnail)
+    # The server exposes the strength to every model.
+    assert {"strength", *(options["expose"].choices or ())} == {*get_args(Exposable)}
+    parameters = inspect.signature(ImageVariationMCPServer).parameters
+    assert options["thumbnail"].default == parameters["thumbnail"].default
+    assert parameters["max_thumbnail_base64"].default == MAX_BASE64
+    assert f"(default: {MAX_BASE64})" in (options["max_thumbnail_base64"].help or "")
 
 
 async def test_the_table_of_tools_is_complete(tmp_path: Any) -> None:
