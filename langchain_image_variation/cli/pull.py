@@ -7,7 +7,7 @@ from langchain_image_variation.cli.download import run_download
 from langchain_image_variation.cli.engine_options import add_revision
 from langchain_image_variation.cli.extras import translate_import_errors
 from langchain_image_variation.cli.options import add_quiet
-from langchain_image_variation.engines.diffusers.devices import DTYPES
+from langchain_image_variation.engines.options import DTYPES
 
 __all__ = ["add_pull"]
 
