@@ -41,6 +41,9 @@ FILES = {
 }
 FULL = sorted(set(FILES) - {f"{HALVED_UNET}.safetensors"})
 HALVED = sorted(set(FILES) - {f"{UNET}.safetensors"})
+NO_WEIGHTS = b"\2" + bytes(7) + b"{}"
+"""A file in the format safetensors without a single weight: the length of its header, and that."""
+
 GPU_MACHINE = FakeHardware({"cuda:0": GPU("NVIDIA H200")})
 
 
@@ -98,11 +101,12 @@ def test_pickles_in_half_precision_need_a_pin() -> None:
 
 def test_an_incomplete_format_is_not_loaded(tmp_path: Path) -> None:
     """If shards in half precision are missing, the other files of the component are loaded."""
-    (tmp_path / "m.safetensors").write_bytes(b"")
+    skip_without("safetensors")
+    (tmp_path / "m.safetensors").write_bytes(NO_WEIGHTS)
     assert loaded_variant(tmp_path, float16=True) is None
     index = tmp_path / "m.safetensors.index.fp16.json"
     index.write_text('{"weight_map": {"a": "m.fp16-00001-of-00001.safetensors"}}')
-    (tmp_path / "m.fp16-00002-of-00002.safetensors").write_bytes(b"")
+    (tmp_path / "m.fp16-00002-of-00002.safetensors").write_bytes(NO_WEIGHTS)
     assert loaded_variant(tmp_path, float16=True) is None
     assert find_corrupt_file(tmp_path) is not None
     index.write_text("{")
@@ -112,6 +116,28 @@ def test_an_incomplete_format_is_not_loaded(tmp_path: Path) -> None:
     assert loaded_variant(tmp_path, float16=False) is None
     (tmp_path / "m.safetensors").unlink()
     assert loaded_variant(tmp_path, float16=False) == "fp16"
+    (tmp_path / "m.safetensors.index.json").write_text('{"weight_map": {"a": "missing"}}')
+    assert loaded_variant(tmp_path, float16=True) == "fp16"
+    assert loaded_variant(tmp_path, float16=False) is None
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_corrupt_format_is_not_loaded(suffix: str, tmp_path: Path) -> None:
+    """In `float16`, a whole file is loaded instead of a truncated one of the other precision."""
+    skip_without("safetensors")
+    content = NO_WEIGHTS if suffix == "safetensors" else b"\x80\x02."
+    full, halved = tmp_path / f"m.{suffix}", tmp_path / f"m.fp16.{suffix}"
+    for path in (full, halved):
+        path.write_bytes(content)
+    assert loaded_variant(tmp_path, float16=True) == "fp16"
+    halved.write_bytes(content[:-1] if suffix == "safetensors" else b"")
+    assert loaded_variant(tmp_path, float16=True) is None
+    # If nothing is whole, the error names the file that was wanted.
+    full.write_bytes(b"")
+    assert loaded_variant(tmp_path, float16=True) == "fp16"
+    # In float32, an image must not depend on which file is whole.
+    halved.write_bytes(content)
+    assert loaded_variant(tmp_path, float16=False) is None
 
 
 @pytest.fixture
