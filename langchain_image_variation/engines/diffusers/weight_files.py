@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = [
     "DEFAULT_REVISION",
@@ -76,8 +76,8 @@ def choose_files(
         float16: Whether to choose files in half precision where a folder has them.
 
     Raises:
-        InvalidRequestError: If only pickles exist and the revision is not pinned, or if no file
-            matches.
+        InvalidRequestError: If only pickles exist and the revision is not pinned, if the weights
+            of a folder exist only in other variants, or if no file matches.
     """
     patterns = list(patterns)
     matches = [
@@ -91,6 +91,15 @@ def choose_files(
         if found := _format(path):
             formats[_folder(path)].add(found)
     chosen = {folder: _best(found, float16=float16) for folder, found in formats.items()}
+    for folder, best in chosen.items():
+        if best is None:
+            variants = sorted({str(found.variant) for found in formats[folder]})
+            raise InvalidRequestError(
+                f"The repository {repository!r} has the weights of {folder!r} only in the variants "
+                f"{', '.join(map(excerpt, variants))}. Of all variants, only {FLOAT16!r} can be "
+                "loaded. Choose another model, or another revision.",
+                param="model",
+            )
     needed = [
         path for path in matches if (found := _format(path)) in (None, chosen.get(_folder(path)))
     ]
