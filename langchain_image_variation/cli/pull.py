@@ -1,13 +1,14 @@
 """`image-variation pull`: downloads a model ahead of its first use."""
 
 import argparse
+import shlex
 import sys
 
 from langchain_image_variation.cli.download import run_download
 from langchain_image_variation.cli.engine_options import add_revision
 from langchain_image_variation.cli.extras import translate_import_errors
 from langchain_image_variation.cli.options import add_quiet
-from langchain_image_variation.engines.diffusers.devices import DTYPES
+from langchain_image_variation.engines.options import DTYPES
 
 __all__ = ["add_pull"]
 
@@ -45,9 +46,12 @@ def _pull(arguments: argparse.Namespace) -> None:
         is_complete = not download.missing_bytes
         run_download(download, quiet=arguments.quiet)
     if not arguments.quiet:
+        words = ["image-variation", "create", "PHOTO", "--engine", "diffusers"]
+        words += ["--model", arguments.model]
+        if arguments.revision is not None:
+            words += ["--revision", arguments.revision]
         state = "was already here and is up to date" if is_complete else "is complete"
         print(
-            f"The model {download.model!r} {state}. To use it: image-variation create PHOTO "
-            f"--engine diffusers --model {arguments.model}",
+            f"The model {download.model!r} {state}. To use it: {shlex.join(words)}",
             file=sys.stderr,
         )

@@ -63,20 +63,20 @@ def choose_engine(
 
 def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") -> EngineChoice:
     from langchain_image_variation.engines.diffusers.devices import choose_device
+    from langchain_image_variation.engines.diffusers.hub_errors import pull_command
     from langchain_image_variation.engines.diffusers.model_download import is_downloaded
     from langchain_image_variation.engines.diffusers.models import model_name
     from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET
 
     model = options.get("model") or DEFAULT_PRESET.name
+    revision = options.get("revision")
     name = model_name(model)
-    is_here = partial(
-        is_downloaded, model, options.get("revision"), cache_dir=options.get("cache_dir")
-    )
+    is_here = partial(is_downloaded, model, revision, cache_dir=options.get("cache_dir"))
     # Files in any precision are good for this dtype, so torch is not asked for the device.
     if not is_here(dtype="float16"):
         return EngineChoice(
             "local",
-            f"the model {name!r} is not on this machine; `image-variation pull {name}` gets it",
+            f"the model {name!r} is not on this machine; `{pull_command(name, revision)}` gets it",
         )
     device = choose_device(options.get("device") or "auto", hardware)
     if device.kind == "cpu":
@@ -89,7 +89,7 @@ def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") ->
     ):
         return EngineChoice(
             "local",
-            f"the model {name!r} is on this machine in half precision only; `image-variation pull "
-            f"{name} --dtype float32` gets the other files",
+            f"the model {name!r} is on this machine in half precision only; "
+            f"`{pull_command(name, revision, dtype='float32')}` gets the other files",
         )
     return EngineChoice("diffusers", f"the model {name!r} is here, and so is {device.description}")

@@ -1,9 +1,13 @@
-"""Checks of options that several engines have."""
+"""Options of engines: checks of those that several engines have, and values of others."""
 
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.numbers import check_number, check_whole_number
 
-__all__ = ["check_seed", "check_strength", "check_switch"]
+__all__ = ["DTYPES", "check_seed", "check_strength", "check_switch"]
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+"""The values of the option `dtype` of the engine `diffusers`. They are here, and not in the package
+of that engine, because the command line shows them without importing that package."""
 
 
 def check_seed(seed: int) -> int:

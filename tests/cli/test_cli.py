@@ -494,3 +494,17 @@ def test_pull_names_its_extra() -> None:
         "installed. Run: pip install "
     )
     assert "[diffusers]" in completed.stderr
+
+
+@pytest.mark.slow
+def test_other_commands_do_not_load_diffusers() -> None:
+    """A run of another engine imports nothing of `diffusers`, which would make each run slower."""
+    code = (
+        "import sys; from langchain_image_variation.cli import main; "
+        "assert main(['create', 'photo.jpg', '--engine', 'instant', '-q']) == 0; "
+        "print([name for name in sys.modules if '.diffusers' in name], file=sys.stderr)"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (completed.returncode, completed.stderr) == (0, "[]\n")

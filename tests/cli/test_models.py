@@ -78,6 +78,31 @@ def test_pull_gets_the_files_of_a_dtype(hub: FakeHub, env: dict[str, str]) -> No
     assert len(hub.downloads()) == 2
 
 
+def test_offline_needs_the_files_of_the_dtype(hub: FakeHub, env: dict[str, str]) -> None:
+    """Offline, a command that needs other files than those of `pull --dtype float16` says so."""
+    halved_name = "unet/diffusion_pytorch_model.fp16.safetensors"
+    hub.repositories["owner/mine"] = HubRepository({**FILES, halved_name: WEIGHTS[:6_000_000]})
+    run("pull", "owner/mine", "--revision", "main", "--dtype", "float16", env=env)
+    arguments = ("owner/mine", "--revision", "main", "--dtype", "float32")
+    completed = run("pull", *arguments, env={**env, "HF_HUB_OFFLINE": "1"})
+    assert completed.returncode == 1
+    assert completed.stderr.decode() == (
+        "image-variation: The model 'owner/mine' is on this machine in half precision only, and "
+        "HF_HUB_OFFLINE is set, so the other files cannot be downloaded. Run `image-variation pull "
+        "owner/mine --revision main --dtype float32` on a machine with a network, and copy its "
+        "cache. Or use a GPU that computes in float16.\n"
+    )
+
+
+def test_pull_says_how_to_use_a_revision(hub: FakeHub, env: dict[str, str]) -> None:
+    """The command that `pull` suggests uses the revision that was downloaded."""
+    hub.repositories["owner/mine"] = HubRepository(FILES, ("main", "v1"))
+    completed = run("pull", "owner/mine", "--revision", "v1", env=env)
+    assert completed.stderr.decode().endswith(
+        "create PHOTO --engine diffusers --model owner/mine --revision v1\n"
+    )
+
+
 def test_pull_hides_its_retries(hub: FakeHub, env: dict[str, str]) -> None:
     """If the connection breaks and is made again, the output is the same."""
     hub.faults = [Fault("/storage/", after=11_000_000)]

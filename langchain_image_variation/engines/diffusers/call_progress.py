@@ -24,12 +24,20 @@ class CallProgress:
         self._finished = 0
 
     def check(self) -> None:
-        """Raise an error if the call was cancelled."""
+        """Raise an error if the call was cancelled.
+
+        Raises:
+            EngineError: If the call was cancelled.
+        """
         if self.is_cancelled():
             raise cancelled_error()
 
     def batch_step(self, size: int) -> Callable[[float], None]:
-        """Return a function to call before each pass of a batch of `size` images."""
+        """Return a function to call before each pass of a batch of `size` images.
+
+        The function takes the share of the passes that are done, from 0 to 1. It raises an
+        `EngineError` if the call was cancelled.
+        """
 
         def step(share: float) -> None:
             self.check()
@@ -38,7 +46,11 @@ class CallProgress:
         return step
 
     def finish(self, count: int) -> None:
-        """Report that `count` more images are drawn."""
+        """Report that `count` more images are drawn.
+
+        Raises:
+            EngineError: If the call was cancelled.
+        """
         self.check()
         self._finished += count
         for _ in range(count):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langchain_image_variation.engines.diffusers.main_memory import free_main_memory
+from langchain_image_variation.engines.options import DTYPES
 from langchain_image_variation.exceptions import (
     EngineError,
     InvalidRequestError,
@@ -16,7 +17,6 @@ from langchain_image_variation.exceptions import (
 )
 
 __all__ = [
-    "DTYPES",
     "Device",
     "Hardware",
     "TorchHardware",
@@ -27,9 +27,6 @@ __all__ = [
     "import_torch",
     "list_devices",
 ]
-
-DTYPES = ("auto", "float32", "float16", "bfloat16")
-"""The values of the option `dtype`."""
 
 _KINDS = ("cuda", "mps", "xpu", "cpu")
 """The kinds of devices, best first. torch calls the GPUs of AMD "cuda" too."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,8 +23,10 @@ from langchain_image_variation.exceptions import (
 
 __all__ = [
     "ANOTHER_FOLDER",
+    "half_precision_error",
     "hub_page",
     "kinds",
+    "pull_command",
     "status_code",
     "translate_hub_errors",
     "unwritable_cache_error",
@@ -200,6 +203,41 @@ def unwritable_cache_error() -> OutputError:
     """Return the error for a cache that cannot be written to."""
     return OutputError(
         f"The folder for models cannot be written to. Change its permissions, or {ANOTHER_FOLDER}."
+    )
+
+
+def pull_command(model: str, revision: str | None, *, dtype: str | None = None) -> str:
+    """Return the command that downloads a model, for messages.
+
+    Args:
+        model: Its name.
+        revision: The revision that the user named, if any.
+        dtype: The type of numbers whose files are needed, if not that of this machine.
+    """
+    options = {"--revision": revision, "--dtype": dtype}
+    words = [word for name, value in options.items() if value for word in (name, value)]
+    return shlex.join(["image-variation", "pull", model, *words])
+
+
+def half_precision_error(model: str, revision: str | None) -> ModelNotDownloadedError:
+    """Return the error for a model that needs other files than those in half precision.
+
+    Args:
+        model: Its name.
+        revision: The revision that the user named, if any.
+    """
+    from huggingface_hub import constants
+
+    problem = f"The model {model!r} is on this machine in half precision only"
+    command = pull_command(model, revision, dtype="float32")
+    if not constants.HF_HUB_OFFLINE:
+        return ModelNotDownloadedError(
+            f"{problem}.", hint=f"Run `{command}`, or pass download=True."
+        )
+    return ModelNotDownloadedError(
+        f"{problem}, and HF_HUB_OFFLINE is set, so the other files cannot be downloaded.",
+        hint=f"Run `{command}` on a machine with a network, and copy its cache. Or use a GPU that "
+        "computes in float16.",
     )
 
 

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import NoReturn, Self
 
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines.diffusers.devices import check_device_name, check_dtype_name
@@ -14,6 +14,7 @@ from langchain_image_variation.engines.diffusers.models import (
     read_model,
 )
 from langchain_image_variation.engines.diffusers.placement import check_offload
+from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.options import check_switch
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.numbers import check_whole_number
@@ -91,7 +92,7 @@ class LoadOptions:
             EngineError: See `read_model`.
         """
 
-        def find_nothing(_: Any) -> Any:
+        def find_nothing(parts: tuple[Part, ...]) -> NoReturn:
             raise FileNotFoundError
 
         try:

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from langchain_image_variation.engines.diffusers.devices import Hardware
+from langchain_image_variation.engines.diffusers.hub_errors import half_precision_error
 from langchain_image_variation.engines.diffusers.models import model_name, read_model
 from langchain_image_variation.engines.diffusers.precision import loads_float16
 from langchain_image_variation.engines.diffusers.presets import Part
@@ -86,7 +88,13 @@ def plan_model_download(
         ImageVariationError: See `plan_download`.
         ImportError: If `huggingface_hub` is not installed.
     """
+    from huggingface_hub import constants
+
     name = model_name(model)
+    if constants.HF_HUB_OFFLINE:
+        is_here = partial(is_downloaded, model, revision, cache_dir=cache_dir)
+        if is_here(dtype="float16") and not is_here(device=device, dtype=dtype):
+            raise half_precision_error(name, revision)
 
     def fetch_index(parts: tuple[Part, ...]) -> Mapping[str, Path]:
         download = plan_download(parts, model=name, cache_dir=cache_dir, token=token)

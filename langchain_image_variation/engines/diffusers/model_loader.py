@@ -8,6 +8,7 @@ from langchain_image_variation.engines.context import progress_reporter
 from langchain_image_variation.engines.diffusers.devices import choose_device, import_torch
 from langchain_image_variation.engines.diffusers.families import Family, Pipelines, load_family
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
+from langchain_image_variation.engines.diffusers.hub_errors import pull_command
 from langchain_image_variation.engines.diffusers.load_options import LoadOptions
 from langchain_image_variation.engines.diffusers.main_memory import (
     check_main_memory,
@@ -157,6 +158,7 @@ class ModelLoader:
             model=model_name(options.model),
             cache_dir=options.cache_dir,
             token=options.token,
+            revision=options.revision,
             download=options.download,
             float16=float16,
         )
@@ -184,7 +186,8 @@ class ModelLoader:
             file = find_corrupt_file(folder)
             if file is not None:
                 repositories = {part.name: part.repository for part in self._model.parts}
-                return _corrupt_file_error(name, file, repositories.get(part))
+                command = pull_command(name, self._options.revision)
+                return _corrupt_file_error(name, file, repositories.get(part), command)
         return EngineError(
             f"The files of the model {name!r} cannot be loaded: {type(error).__name__}. Some "
             "do not fit the others, or are of a kind that is not known. Download or save the model "
@@ -192,12 +195,12 @@ class ModelLoader:
         )
 
 
-def _corrupt_file_error(model: str, file: str, repository: str | None) -> EngineError:
+def _corrupt_file_error(model: str, file: str, repository: str | None, command: str) -> EngineError:
     """Return the error for a corrupt file, which belongs to a repository or to a user's folder."""
     message = f"The file {file!r} of the model {model!r} is missing or corrupt."
     if repository is None:
         return EngineError(message, hint="Save the model again, or copy its folder again.")
     return EngineError(
         message,
-        hint=f"Run `hf cache rm model/{repository}`, then `image-variation pull {model}`.",
+        hint=f"Run `hf cache rm model/{repository}`, then `{command}`.",
     )

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from langchain_image_variation.engines.diffusers.byte_sizes import describe_bytes
 from langchain_image_variation.engines.diffusers.hub_errors import (
     ANOTHER_FOLDER,
+    half_precision_error,
     hub_page,
+    pull_command,
     translate_hub_errors,
     unwritable_cache_error,
 )
@@ -33,6 +35,8 @@ from langchain_image_variation.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
     from langchain_image_variation.engines.diffusers.presets import Part
 
 __all__ = [
@@ -92,6 +96,7 @@ def find_folders(
     model: str,
     cache_dir: CacheDir = None,
     token: str | None = None,
+    revision: str | None = None,
     download: bool = False,
     float16: bool = False,
     listener: DownloadListener | None = None,
@@ -103,27 +108,29 @@ def find_folders(
         model: Its name, for messages.
         cache_dir: See `cached_folder`.
         token: Identifies the user at the Hub. None means `HF_TOKEN`, or the login of `hf auth`.
+        revision: The revision that the user named, if any, for messages.
         download: Whether to download what is missing.
         float16: See `cached_folder`.
         listener: Called with the progress of a download. See `Download.run`.
 
     Raises:
-        ModelNotDownloadedError: If a file is missing, and `download` is False.
+        ModelNotDownloadedError: If a file is missing, and `download` is False or `HF_HUB_OFFLINE`
+            is set.
         ImageVariationError: See `plan_download` and `Download.run`.
     """
+    from huggingface_hub import constants
+
     folders = {part.name: cached_folder(part, cache_dir, float16=float16) for part in parts}
     found_folders = {name: folder for name, folder in folders.items() if folder is not None}
     if len(found_folders) == len(parts):
         return found_folders
-    if not download:
+    if constants.HF_HUB_OFFLINE or not download:
         if all(cached_folder(part, cache_dir, float16=True) is not None for part in parts):
-            raise ModelNotDownloadedError(
-                f"The model {model!r} is on this machine in half precision only.",
-                hint=f"Run `image-variation pull {model} --dtype float32`, or pass download=True.",
-            )
+            raise half_precision_error(model, revision)
+    if not download:
         raise ModelNotDownloadedError(
             f"The model {model!r} is not on this machine yet.",
-            hint=f"Run `image-variation pull {model}`, or pass download=True.",
+            hint=f"Run `{pull_command(model, revision)}`, or pass download=True.",
         )
     return plan_download(
         parts, model=model, cache_dir=cache_dir, token=token, prefers_float16=lambda: float16
@@ -149,8 +156,8 @@ def plan_download(
         token: See `find_folders`.
         endpoint: The Hub's address. None means `HF_ENDPOINT`, or huggingface.co.
         license: The name of the model's license, for the user.
-        prefers_float16: Returns whether to choose files in half precision, unless the others are
-            here already. Called only if a repository has such files.
+        prefers_float16: Returns whether to choose files in half precision, unless less of the
+            others is missing. Called only if a repository has such files.
 
     Raises:
         AuthenticationError: If the Hub wants a token, or a license to be accepted.
@@ -176,23 +183,15 @@ def plan_download(
                 files_metadata=True,
                 timeout=constants.HF_HUB_ETAG_TIMEOUT,
             )
-        commit = str(info.sha)
-        siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-        paths = _choose(part, siblings)
-        halved_paths = _choose(part, siblings, float16=True)
-        if halved_paths != paths and prefers_float16():
-            if cached_folder(replace(part, revision=commit), cache_dir) is None:
-                paths = halved_paths
-        files[part.name] = [
-            RemoteFile(
-                part.repository,
-                commit,
-                path,
-                siblings[path].size or 0,
-                lfs.sha256 if (lfs := siblings[path].lfs) else None,
-            )
-            for path in paths
-        ]
+        chosen_files = _remote_files(part, info)
+        halved_files = _remote_files(part, info, float16=True)
+        if halved_files != chosen_files and prefers_float16():
+            # A branch that has moved may still have the files that are here.
+            missing_bytes = _missing_bytes(chosen_files, cache_dir)
+            is_here = all(_is_here(file, cache_dir) for file in chosen_files)
+            if not is_here and _missing_bytes(halved_files, cache_dir) <= missing_bytes:
+                chosen_files = halved_files
+        files[part.name] = chosen_files
     return Download(tuple(parts), files, model, license, cache_dir, token, endpoint)
 
 
@@ -221,7 +220,7 @@ class Download:
     @cached_property
     def missing_bytes(self) -> int:
         """How many bytes are not here yet. What an interrupted download has left is here."""
-        return sum(file.size - self._present_bytes(file) for file in self._distinct_files)
+        return _missing_bytes(self._distinct_files, self.cache_dir)
 
     @property
     def pages(self) -> list[str]:
@@ -313,14 +312,29 @@ class Download:
         """All files. Parts may share some of them."""
         return {file for files in self.files.values() for file in files}
 
-    def _present_bytes(self, file: RemoteFile) -> int:
-        repository_dir = _repository_dir(file.repository, self.cache_dir)
-        blob = repository_dir / "blobs" / (file.sha256 or "-")
-        path = repository_dir / "snapshots" / file.commit / file.path
-        if _is_whole(path, file.size) or _is_whole(blob, file.size):
-            return file.size
-        partial = blob.with_name(f"{blob.name}.incomplete")
-        return min(partial.stat().st_size, file.size) if partial.is_file() else 0
+
+def _missing_bytes(files: Iterable[RemoteFile], cache_dir: CacheDir) -> int:
+    """Return how many bytes of some files are not here. An interrupted download leaves some."""
+    return sum(file.size - _present_bytes(file, cache_dir) for file in files)
+
+
+def _present_bytes(file: RemoteFile, cache_dir: CacheDir) -> int:
+    if _is_here(file, cache_dir):
+        return file.size
+    blob = _blob(file, cache_dir)
+    partial = blob.with_name(f"{blob.name}.incomplete")
+    return min(partial.stat().st_size, file.size) if partial.is_file() else 0
+
+
+def _is_here(file: RemoteFile, cache_dir: CacheDir) -> bool:
+    """Return whether the cache has a file, in its revision or in another one."""
+    repository_dir = _repository_dir(file.repository, cache_dir)
+    path = repository_dir / "snapshots" / file.commit / file.path
+    return _is_whole(path, file.size) or _is_whole(_blob(file, cache_dir), file.size)
+
+
+def _blob(file: RemoteFile, cache_dir: CacheDir) -> Path:
+    return _repository_dir(file.repository, cache_dir) / "blobs" / (file.sha256 or "-")
 
 
 def _is_whole(path: Path, size: int) -> bool:
@@ -341,6 +355,21 @@ def _show_bar(model: str, total: int) -> Iterator[DownloadListener]:
 
     with tqdm(desc=model, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
         yield lambda done, total: bar.update(done - bar.n)
+
+
+def _remote_files(part: "Part", info: "ModelInfo", *, float16: bool = False) -> list[RemoteFile]:
+    """Return the files that a part needs of the revision that `info` describes."""
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    return [
+        RemoteFile(
+            part.repository,
+            str(info.sha),
+            path,
+            siblings[path].size or 0,
+            lfs.sha256 if (lfs := siblings[path].lfs) else None,
+        )
+        for path in _choose(part, siblings, float16=float16)
+    ]
 
 
 def _choose(part: "Part", paths: Iterable[str], *, float16: bool = False) -> list[str]:

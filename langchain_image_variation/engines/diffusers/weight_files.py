@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from langchain_image_variation.exceptions import InvalidRequestError
+from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 
 __all__ = [
     "DEFAULT_REVISION",
@@ -76,8 +76,8 @@ def choose_files(
         float16: Whether to choose files in half precision where a folder has them.
 
     Raises:
-        InvalidRequestError: If only pickles exist and the revision is not pinned, or if no file
-            matches.
+        InvalidRequestError: If only pickles exist and the revision is not pinned, if the weights
+            of a folder exist only in other variants, or if no file matches.
     """
     patterns = list(patterns)
     matches = [
@@ -91,6 +91,15 @@ def choose_files(
         if found := _format(path):
             formats[_folder(path)].add(found)
     chosen = {folder: _best(found, float16=float16) for folder, found in formats.items()}
+    for folder, best in chosen.items():
+        if best is None:
+            variants = sorted({str(found.variant) for found in formats[folder]})
+            raise InvalidRequestError(
+                f"The repository {repository!r} has the weights of {folder!r} only in the variants "
+                f"{', '.join(map(excerpt, variants))}. Of all variants, only {FLOAT16!r} can be "
+                "loaded. Choose another model, or another revision.",
+                param="model",
+            )
     needed = [
         path for path in matches if (found := _format(path)) in (None, chosen.get(_folder(path)))
     ]
@@ -114,39 +123,38 @@ def choose_files(
 def loaded_variant(folder: Path, *, float16: bool) -> str | None:
     """Return the variant of a component's weights to load: `FLOAT16`, or None for the usual one.
 
+    In `float16`, both give the same images, so one that is whole is loaded instead of one that is
+    incomplete or corrupt.
+
     Args:
         folder: The folder of the component.
         float16: Whether the component computes in `float16`.
     """
-    best = _best(_present_formats(folder), float16=float16)
+    best = _best(_loadable_formats(folder, float16=float16), float16=float16)
     return best.variant if best else None
 
 
 def loaded_files(folder: Path, *, float16: bool) -> list[Path]:
     """Return the files of a component's weights to load. See `loaded_variant`."""
-    formats = _present_formats(folder)
+    formats = _loadable_formats(folder, float16=float16)
     best = _best(formats, float16=float16)
-    return formats[best] if best else []
+    return [path for path in formats[best] if not _is_index(path.name)] if best else []
 
 
-def _present_formats(folder: Path) -> dict[_Format, list[Path]]:
-    """Return the files of weights of a component by their format, without incomplete formats.
+def _loadable_formats(folder: Path, *, float16: bool) -> dict[_Format, list[Path]]:
+    """Return the files of weights of a component, with their indexes, by their format.
 
-    A format is incomplete if a download of its files was interrupted.
+    In `float16`, these are only the formats whose files are all here and whole, if there are any.
     """
     formats: dict[_Format, list[Path]] = defaultdict(list)
-    incomplete = set()
     for path in sorted(folder.iterdir()):
-        found = _format(path.name)
-        if found is None:
-            continue
-        if not _is_index(path.name):
+        if found := _format(path.name):
             formats[found].append(path)
-        elif not _has_all_shards(path):
-            incomplete.add(found)
-    complete = {found: paths for found, paths in formats.items() if found not in incomplete}
-    # If nothing is complete, loading fails, and its error names what is missing.
-    return complete or formats
+    if not float16:
+        return formats
+    whole = {found: paths for found, paths in formats.items() if all(map(_is_whole, paths))}
+    # If nothing is whole, loading fails, and its error names what is corrupt.
+    return whole or formats
 
 
 def _best(formats: Iterable[_Format], *, float16: bool) -> _Format | None:
@@ -172,21 +180,35 @@ def find_corrupt_file(folder: Path) -> str | None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         try:
-            if _is_index(path.name):
-                # The weights are in several files, which this one lists.
-                shard = _find_missing_shard(path)
-                if shard is not None:
-                    return f"{_folder(name)}/{shard}".lstrip("/")
-            elif path.suffix == ".json":
-                json.loads(path.read_bytes())
-            elif path.suffix == _SAFE:
-                _check_safetensors(path)
-            elif path.suffix == _PICKLE and not _is_whole_pickle(path):
-                return name
+            shard = _find_missing_shard(path) if _is_index(path.name) else None
         except Exception:
-            # Whatever the reader says about the file, it cannot read it.
+            # Whatever the reader says about the index, it cannot read it.
+            return name
+        if shard is not None:
+            return f"{_folder(name)}/{shard}".lstrip("/")
+        if not _is_whole(path):
             return name
     return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a file has the structure that its name promises. Other files count as whole.
+
+    An index is whole if all files that it lists are here.
+    """
+    try:
+        if _is_index(path.name):
+            return _find_missing_shard(path) is None
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+        elif path.suffix == _SAFE:
+            _check_safetensors(path)
+        elif path.suffix == _PICKLE:
+            return _is_whole_pickle(path)
+    except Exception:
+        # Whatever the reader says about the file, it cannot read it.
+        return False
+    return True
 
 
 def _check_safetensors(path: Path) -> None:
@@ -221,14 +243,6 @@ def _format(path: str) -> _Format | None:
 def _is_index(name: str) -> bool:
     match = _WEIGHTS.fullmatch(name)
     return match is not None and match["index"] is not None
-
-
-def _has_all_shards(index: Path) -> bool:
-    try:
-        return _find_missing_shard(index) is None
-    except Exception:
-        # Whatever the reader says about the index, it cannot read it.
-        return False
 
 
 def _find_missing_shard(index: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Files in half precision: which are chosen, downloaded, found and loaded."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,6 +42,9 @@ FILES = {
 }
 FULL = sorted(set(FILES) - {f"{HALVED_UNET}.safetensors"})
 HALVED = sorted(set(FILES) - {f"{UNET}.safetensors"})
+NO_WEIGHTS = b"\2" + bytes(7) + b"{}"
+"""A file in the format safetensors without a single weight: the length of its header, and that."""
+
 GPU_MACHINE = FakeHardware({"cuda:0": GPU("NVIDIA H200")})
 
 
@@ -89,6 +93,18 @@ def test_one_format_of_weights_is_chosen(
     assert {*others} < {*choose(*paths, *others, float16=True)}
 
 
+@pytest.mark.parametrize("float16", [False, True])
+def test_other_variants_are_named(float16: bool) -> None:
+    """If the weights of a folder exist only in variants that cannot be loaded, these are named."""
+    with pytest.raises(InvalidRequestError) as caught:
+        choose("m.bf16.safetensors", "m.non_ema.bin", "config.json", float16=float16)
+    assert caught.value.message == (
+        "The repository 'owner/tiny' has the weights of 'unet' only in the variants 'bf16', "
+        "'non_ema'. Of all variants, only 'fp16' can be loaded. Choose another model, or another "
+        "revision."
+    )
+
+
 def test_pickles_in_half_precision_need_a_pin() -> None:
     """A pickle in half precision is refused from a branch, as any pickle."""
     with pytest.raises(InvalidRequestError, match="only as pickles"):
@@ -98,11 +114,12 @@ def test_pickles_in_half_precision_need_a_pin() -> None:
 
 def test_an_incomplete_format_is_not_loaded(tmp_path: Path) -> None:
     """If shards in half precision are missing, the other files of the component are loaded."""
-    (tmp_path / "m.safetensors").write_bytes(b"")
+    skip_without("safetensors")
+    (tmp_path / "m.safetensors").write_bytes(NO_WEIGHTS)
     assert loaded_variant(tmp_path, float16=True) is None
     index = tmp_path / "m.safetensors.index.fp16.json"
     index.write_text('{"weight_map": {"a": "m.fp16-00001-of-00001.safetensors"}}')
-    (tmp_path / "m.fp16-00002-of-00002.safetensors").write_bytes(b"")
+    (tmp_path / "m.fp16-00002-of-00002.safetensors").write_bytes(NO_WEIGHTS)
     assert loaded_variant(tmp_path, float16=True) is None
     assert find_corrupt_file(tmp_path) is not None
     index.write_text("{")
@@ -112,6 +129,28 @@ def test_an_incomplete_format_is_not_loaded(tmp_path: Path) -> None:
     assert loaded_variant(tmp_path, float16=False) is None
     (tmp_path / "m.safetensors").unlink()
     assert loaded_variant(tmp_path, float16=False) == "fp16"
+    (tmp_path / "m.safetensors.index.json").write_text('{"weight_map": {"a": "missing"}}')
+    assert loaded_variant(tmp_path, float16=True) == "fp16"
+    assert loaded_variant(tmp_path, float16=False) is None
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_corrupt_format_is_not_loaded(suffix: str, tmp_path: Path) -> None:
+    """In `float16`, a whole file is loaded instead of a truncated one of the other precision."""
+    skip_without("safetensors")
+    content = NO_WEIGHTS if suffix == "safetensors" else b"\x80\x02."
+    full, halved = tmp_path / f"m.{suffix}", tmp_path / f"m.fp16.{suffix}"
+    for path in (full, halved):
+        path.write_bytes(content)
+    assert loaded_variant(tmp_path, float16=True) == "fp16"
+    halved.write_bytes(content[:-1] if suffix == "safetensors" else b"")
+    assert loaded_variant(tmp_path, float16=True) is None
+    # If nothing is whole, the error names the file that was wanted.
+    full.write_bytes(b"")
+    assert loaded_variant(tmp_path, float16=True) == "fp16"
+    # In float32, an image must not depend on which file is whole.
+    halved.write_bytes(content)
+    assert loaded_variant(tmp_path, float16=False) is None
 
 
 @pytest.fixture
@@ -169,6 +208,32 @@ def test_whole_files_are_not_downloaded_again(hub: FakeHub, tmp_path: Path) -> N
     assert cached_folder(PART, tmp_path, float16=True) is not None
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_moved_branch_keeps_the_files(is_interrupted: bool, hub: FakeHub, tmp_path: Path) -> None:
+    """After a change of another file, weights that are here are used, whatever their precision."""
+    plan(hub, tmp_path, float16=False).run(lambda done, total: None)
+    changed_files = {**FILES, "unet/config.json": b"{} "}
+    hub.repositories["owner/tiny"] = HubRepository(changed_files)
+    if is_interrupted:
+        # The end of the whole file is smaller than the file in half precision.
+        [blob] = {path.resolve() for path in tmp_path.rglob(f"{UNET}.safetensors")}
+        os.truncate(blob, blob.stat().st_size - 1)
+        blob.rename(blob.with_name(f"{blob.name}.incomplete"))
+    download = plan(hub, tmp_path, float16=True)
+    assert names(download) == FULL
+    assert (
+        download.missing_bytes
+        == sum(len(changed_files[path]) for path in FULL if path.endswith("json")) + is_interrupted
+    )
+
+
+def test_halved_files_of_a_moved_branch_stay(hub: FakeHub, tmp_path: Path) -> None:
+    """After a change of another file, weights in half precision are used again in float16."""
+    plan(hub, tmp_path, float16=True).run(lambda done, total: None)
+    hub.repositories["owner/tiny"] = HubRepository({**FILES, "unet/config.json": b"{} "})
+    assert names(plan(hub, tmp_path, float16=True)) == HALVED
+
+
 def test_precision_is_asked_for_only_if_it_matters(hub: FakeHub, tmp_path: Path) -> None:
     """If there are no files in half precision, nobody asks for the device, which imports torch."""
     hub.repositories["owner/tiny"] = HubRepository({path: FILES[path] for path in FULL})
@@ -206,6 +271,10 @@ def test_auto_needs_the_files_of_its_precision(hub: FakeHub, tmp_path: Path) -> 
             "the model 'owner/tiny' is on this machine in half precision only; `image-variation "
             "pull owner/tiny --dtype float32` gets the other files"
         )
+    named_revision = {**options, "revision": "main"}
+    assert "`image-variation pull owner/tiny --revision main --dtype float32` gets" in (
+        choose_engine(named_revision, hardware=old_machine).reason
+    )
     assert is_downloaded("owner/tiny", cache_dir=tmp_path, dtype="float16")
     assert not is_downloaded("owner/tiny", cache_dir=tmp_path, device="cpu")
 

@@ -154,6 +154,13 @@ def test_missing_files_are_not_fetched_unasked(tmp_path: Path) -> None:
     )
 
 
+def test_the_command_names_the_revision(tmp_path: Path) -> None:
+    """The command that an error suggests downloads the revision that was asked for."""
+    part = replace(PART, revision="v 1")
+    with pytest.raises(ModelNotDownloadedError, match="pull tiny --revision 'v 1'`, or pass"):
+        find_folders([part], model="tiny", cache_dir=tmp_path, revision="v 1")
+
+
 def test_incomplete_part_is_not_found(hub: FakeHub, tmp_path: Path) -> None:
     """A part that lacks a file is not taken for complete."""
     folder = plan(hub, tmp_path).run()["pipeline"]
@@ -454,6 +461,21 @@ def test_offline_with_an_empty_cache(hub: FakeHub, tmp_path: Path) -> None:
         "downloaded. Unset HF_HUB_OFFLINE, or copy the cache of a machine that has the model."
     )
     assert not hub.requests
+
+
+def test_offline_with_half_precision_only(hub: FakeHub, tmp_path: Path) -> None:
+    """In offline mode, the error for a model in half precision says which files are missing."""
+    plan_download(
+        [PART], model="tiny", cache_dir=tmp_path, endpoint=hub.url, prefers_float16=lambda: True
+    ).run()
+    process = run_find(hub, tmp_path, HF_HUB_OFFLINE="1")
+    kind, message = json.loads(process.communicate(timeout=60)[0])
+    assert kind == "ModelNotDownloadedError"
+    assert message == (
+        "The model 'tiny' is on this machine in half precision only, and HF_HUB_OFFLINE is set, so "
+        "the other files cannot be downloaded. Run `image-variation pull tiny --dtype float32` on "
+        "a machine with a network, and copy its cache. Or use a GPU that computes in float16."
+    )
 
 
 def test_offline_with_a_complete_cache(hub: FakeHub, tmp_path: Path) -> None:
