@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import anyio
 
 from langchain_image_variation.exceptions import (
-    InvalidRequestError,
     OutputError,
     ServiceUnavailableError,
 )
@@ -23,7 +22,6 @@ from langchain_image_variation.files.atomic import TEMPORARY_NAME, is_left_over
 from langchain_image_variation.files.file_system import FileSystem, ListedFile
 from langchain_image_variation.files.shared_file_system import SharedFileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
-from langchain_image_variation.files.storage_urls import has_password
 from langchain_image_variation.server.store import (
     IMAGE_SUFFIX,
     MAX_IMAGE_BYTES,
@@ -71,8 +69,7 @@ class URLStore(ImageStore):
 
     Raises:
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
-        InvalidRequestError: If the URL has a password, is of an unknown kind, or names several file
-            systems.
+        InvalidRequestError: If the URL is of an unknown kind, or names several file systems.
         OutputError: If the store cannot be opened, written to or listed.
     """
 
@@ -87,12 +84,6 @@ class URLStore(ImageStore):
         max_open_bytes: int = MAX_OPEN_BYTES,
     ) -> None:
         super().__init__(ttl=ttl)
-        if has_password(url):
-            raise InvalidRequestError(
-                "store_url contains a password, which process lists would show. Put it into "
-                "storage_options or fsspec's configuration.",
-                param="store_url",
-            )
         self.shared_files = SharedFileSystem(
             partial(
                 FileSystem,

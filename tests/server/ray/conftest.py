@@ -68,6 +68,21 @@ class RayServe:
         settings = Settings(**{**SETTINGS, "store_url": self._store_url, **changes})
         serve.run(app(settings), name="variations")
 
+    def kill_servers(self) -> None:
+        """Kill the replicas of the server, each of which Serve then replaces."""
+        import ray
+
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if "#Server#" in actor["name"]:
+                ray.kill(ray.get_actor(actor["name"], actor["namespace"]))
+
+    def read_logs(self) -> str:
+        """Return what the replicas have logged."""
+        import ray
+
+        folder = Path(ray._private.worker._global_node.get_session_dir_path(), "logs", "serve")
+        return "".join(path.read_text() for path in folder.glob("replica_variations_*.log"))
+
     def remove(self) -> None:
         """Remove the application, and wait until it is gone."""
         from ray import serve

@@ -67,6 +67,18 @@ def test_a_killed_replica_loses_nothing(deployed: RayServe) -> None:
     assert failures(put_under_load(deployed, 60, kill)) == []
 
 
+def test_a_killed_server_cancels_its_calls(deployed: RayServe) -> None:
+    """If the server that a request waits for dies, the engine stops and takes the next request."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, deployed.address, user="held", seed="50")
+        wait_until(lambda: deployed.notes.read("started"))
+        deployed.kill_servers()
+        assert answer.result().status_code >= 500
+    wait_until(lambda: deployed.notes.read("cancelled"))
+    assert [seed for _, seed in deployed.notes.read("cancelled")] == [50]
+    wait_until(lambda: post(deployed.address, seed="51").status_code == 200)
+
+
 def test_a_killed_node_loses_what_it_had(deployed: RayServe) -> None:
     """If a node is killed, no more is lost than was in hand there, and no answer is wrong."""
     try:
