@@ -29,6 +29,7 @@ Address = IPv4Address | IPv6Address
 _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
 _ORIGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[^/?#@*\s]+)/?")
 _PORTS = {"http": 80, "https": 443}
+_SET_KEY = "Set an API key (--api-key, or IMAGE_VARIATION_API_KEY)"
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 
 
@@ -121,7 +122,7 @@ class Access:
             if "origin" not in request.headers:
                 raise PermissionDeniedError(
                     "This server has no API key, so web pages of other sites cannot make it "
-                    "forward requests. Start it with an API key (--api-key)."
+                    f"forward requests. {_SET_KEY}."
                 )
 
     def check_host(self, request: Request) -> None:
@@ -144,8 +145,8 @@ class Access:
             value = excerpt(headers[0]) if len(headers) == 1 else f"{len(headers)} Host headers"
             raise PermissionDeniedError(
                 f"This server has no API key, so it only accepts requests whose Host is one of its "
-                f"names, got {value}. Start it with an API key (--api-key). If the name is yours, "
-                "allow it: --allowed-host NAME, or create_app(hosts=[NAME])."
+                f"names, got {value}. {_SET_KEY}. If the name is yours, allow it: --allowed-host "
+                "NAME, or hosts=[NAME]."
             )
 
     def _is_allowed(self, host: str | Address, request: Request) -> bool:
@@ -167,10 +168,10 @@ class Access:
             return
         if origin.partition("://")[2] not in hosts:
             raise PermissionDeniedError(
-                "This server has no API key, so web pages of other origins cannot call it. Start "
-                "it with an API key (--api-key), or allow the page's origin: --cors-origin ORIGIN, "
-                "or create_app(cors_origins=[ORIGIN]). If this is the server's own page behind a "
-                "proxy, pass the public address as --public-url."
+                "This server has no API key, so web pages of other origins cannot call it. "
+                f"{_SET_KEY}, or allow the page's origin: --cors-origin ORIGIN, or "
+                "cors_origins=[ORIGIN]. If this is the server's own page behind a proxy, pass the "
+                "public address: --public-url URL, or public_url=URL."
             )
 
 

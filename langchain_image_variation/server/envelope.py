@@ -95,8 +95,8 @@ class Envelope:
 
         try:
             try:
-                self._access.check_host(Request(scope))
                 scope = with_origin_form(scope)
+                self._access.check_host(Request(scope))
             except (PermissionDeniedError, InvalidRequestError) as error:
                 await error_answer(error)(scope, receive, send_with_headers)
                 return
