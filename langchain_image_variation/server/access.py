@@ -23,7 +23,7 @@ from langchain_image_variation.exceptions import (
 
 __all__ = ["Access"]
 
-Address = IPv4Address | IPv6Address
+_Address = IPv4Address | IPv6Address
 
 # RFC 9110, section 7.2: a name or an address, IPv6 in brackets, and perhaps a port.
 _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
@@ -82,7 +82,7 @@ class Access:
         name = _parse_host(f"[{host}]" if ":" in host and not host.startswith("[") else host)
         if name is not None:
             self._hosts.add(name)
-            self._is_wildcard = isinstance(name, Address) and name.is_unspecified
+            self._is_wildcard = isinstance(name, _Address) and name.is_unspecified
 
     def check(self, request: Request) -> None:
         """Check that a request may use the engine. `check_host` must have allowed it.
@@ -149,7 +149,7 @@ class Access:
                 "NAME, or hosts=[NAME]."
             )
 
-    def _is_allowed(self, host: str | Address, request: Request) -> bool:
+    def _is_allowed(self, host: str | _Address, request: Request) -> bool:
         if host in self._hosts:
             return True
         if isinstance(host, str):
@@ -183,7 +183,7 @@ def _is_remote(request: Request) -> bool:
     return local is not None and not local.is_loopback
 
 
-def _parse_host(host: str) -> str | Address | None:
+def _parse_host(host: str) -> str | _Address | None:
     """Return the host in a `Host` header, without port and final dot, or None if it is invalid."""
     match = _HOST.fullmatch(host.strip().lower())
     name = match["name"] if match is not None else ""
@@ -197,7 +197,7 @@ def _parse_host(host: str) -> str | Address | None:
     return name if _NAME.fullmatch(name) else None
 
 
-def _parse_address(text: str) -> Address | None:
+def _parse_address(text: str) -> _Address | None:
     """Return an IP address without its zone, as IPv4 if it is an IPv4 address in IPv6 notation."""
     try:
         address = ip_address(text.partition("%")[0] if ":" in text else text)
@@ -237,7 +237,7 @@ def _browser_host(url: str) -> str | None:
     return None
 
 
-def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
+def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | _Address]:
     if isinstance(hosts, str) or not isinstance(hosts, Iterable):
         raise InvalidRequestError(
             f"hosts must be a list of names, such as ['images.example.org'], got {excerpt(hosts)}.",

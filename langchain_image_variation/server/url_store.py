@@ -33,7 +33,7 @@ from langchain_image_variation.server.url_answers import ANSWER_NAME, MAX_ANSWER
 
 __all__ = ["MAX_OPEN_BYTES", "URLStore"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 MAX_OPEN_BYTES = 256 * 1024 * 1024
 """The maximum total size of the images that a server sends from a URL at the same time, in bytes.
@@ -137,7 +137,7 @@ class URLStore(ImageStore):
                 self._evict()
         # A file system may raise any error of the library below it.
         except Exception as error:
-            LOGGER.warning("The store cannot be tidied: %s", type(error).__name__)
+            _LOGGER.warning("The store cannot be tidied: %s", type(error).__name__)
 
     def sign(self, text: str) -> str:
         """Return an HMAC-SHA256 (RFC 2104) of a text with the signing key, in hex."""
@@ -183,12 +183,12 @@ class URLStore(ImageStore):
             file_name = _file_name(name, milliseconds)
             data = self.shared_files.get().read(file_name, MAX_IMAGE_BYTES + 1)
         except Exception as error:
-            LOGGER.warning("The store cannot be read: %s", _reason(error))
+            _LOGGER.warning("The store cannot be read: %s", _reason(error))
             raise _busy_error("The server cannot read this image now.") from None
         if data is None:
             return None
         if hashlib.sha256(data).hexdigest() != name:
-            LOGGER.warning("The content of a file of the store was replaced: %s", file_name)
+            _LOGGER.warning("The content of a file of the store was replaced: %s", file_name)
             return None
         with self._lock:
             if self._open_bytes + len(data) > self._max_open_bytes:

@@ -17,7 +17,7 @@ from langchain_image_variation.engines.traits import close_engine, plan_download
 from langchain_image_variation.error_translation import portable_error
 from langchain_image_variation.exceptions import ImageVariationError
 
-__all__ = ["CHECK_SECONDS", "PROGRESS_SECONDS", "EngineReplica", "Outcome", "Report"]
+__all__ = ["CALLER_CHECK_SECONDS", "PROGRESS_SECONDS", "EngineReplica", "Outcome", "Report"]
 
 # Serve adds the ID of the request to each line of this logger.
 _LOGGER = logging.getLogger("ray.serve")
@@ -25,7 +25,7 @@ _LOGGER = logging.getLogger("ray.serve")
 PROGRESS_SECONDS = 0.2
 """How often a replica reports progress at most. Each report takes about a millisecond."""
 
-CHECK_SECONDS = 1.0
+CALLER_CHECK_SECONDS = 1.0
 """How often a replica checks whether the caller of a running call is alive. A check takes about a
 millisecond."""
 
@@ -117,7 +117,7 @@ class EngineReplica:
 async def _wait_for_death(actor: ActorHandle) -> None:
     """Return once an actor has died. Serve leaves the calls running that it has made."""
     while True:
-        await asyncio.sleep(CHECK_SECONDS)
+        await asyncio.sleep(CALLER_CHECK_SECONDS)
         try:
             await actor.__ray_ready__.remote()
         except ActorDiedError:
