@@ -108,12 +108,12 @@ class RayServe:
             if f"#{deployment}#" in actor["name"]
         ]
 
-    def read_logs(self) -> str:
-        """Return what the replicas have logged."""
+    def read_logs_of_servers(self) -> str:
+        """Return what the replicas of the server have logged."""
         import ray
 
         folder = Path(ray._private.worker._global_node.get_session_dir_path(), "logs", "serve")
-        return "".join(path.read_text() for path in folder.glob("replica_variations_*.log"))
+        return "".join(path.read_text() for path in folder.glob("replica_variations_Server_*.log"))
 
     def remove(self) -> None:
         """Remove the application, and wait until it is gone."""

@@ -65,7 +65,7 @@ def test_answers_are_those_of_one_process(address: str, tmp_path: Path) -> None:
 def test_internals_stay_in_the_log(address: str, deployed: RayServe, user: str) -> None:
     """A bug of the engine, or a wrong key of its own, is a 500 that shows only the request's ID.
 
-    Serve's log has the ID, and the error of the server in full.
+    The log of the server's replica has the ID, and the error in full.
     """
     answer = post(address, user=user)
     assert answer.status_code == 500
@@ -73,7 +73,7 @@ def test_internals_stay_in_the_log(address: str, deployed: RayServe, user: str) 
     assert answer.json()["error"]["message"].endswith(f"in the log, under {request_id}.")
 
     def has_traceback() -> bool:
-        lines = deployed.read_logs().splitlines()
+        lines = deployed.read_logs_of_servers().splitlines()
         starts = [number for number, line in enumerate(lines) if request_id in line]
         return any("Traceback (most" in line for number in starts for line in lines[number:][:3])
 
