@@ -46,7 +46,7 @@ def app(settings: Settings) -> Application:
         InvalidRequestError: If an argument, an option of the engine or a field is invalid.
         ImageVariationError: If the engine cannot be created.
     """
-    # Each process would choose for its own machine, and they may differ.
+    # Otherwise, each process would choose for its own machine, and machines may differ.
     name = resolve_engine(settings.engine, settings.engine_options)
     settings = settings.model_copy(update={"engine": name})
     engine = load_engine(name, **settings.engine_options)
@@ -86,9 +86,9 @@ def app(settings: Settings) -> Application:
 
 
 def _check_settings(settings: Settings, engine: VariationEngine) -> None:
-    """Check everything but the keys and the store, which the nodes may have and this process not.
+    """Check everything but the keys and the store itself, which perhaps only the nodes have.
 
-    Serve would start a replica that fails again and again.
+    Without this check, Serve would start replicas that fail again and again.
     """
     arguments = _app_arguments(settings)
     accepted_options(engine, arguments.pop("accept_fields"))
@@ -130,6 +130,7 @@ def _create_server_app(settings: Settings) -> Starlette:
 def _log_to_serve() -> None:
     """Send the records of this package to the log of the replica, which has the requests' IDs."""
     logger = logging.getLogger("langchain_image_variation")
+    # The same list, so that it has the handlers that Serve configures later.
     logger.handlers = logging.getLogger("ray.serve").handlers
     logger.propagate = False
 

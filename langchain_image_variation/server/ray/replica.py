@@ -24,10 +24,9 @@ _LOGGER = logging.getLogger("ray.serve")
 
 PROGRESS_SECONDS = 0.2
 """How often a replica reports progress at most. Each report takes about a millisecond."""
-
 CALLER_CHECK_SECONDS = 1.0
-"""How often a replica checks whether the caller of a running call is alive. A check takes about a
-millisecond."""
+"""Seconds between two checks whether the caller of a running call is alive. A check is one small
+message."""
 
 Outcome: TypeAlias = list[bytes] | ImageVariationError
 """The files of the variations, or why there are none."""
@@ -115,7 +114,7 @@ class EngineReplica:
 
 
 async def _wait_for_death(actor: ActorHandle) -> None:
-    """Return once an actor has died. Serve leaves the calls running that it has made."""
+    """Return once an actor has died. Serve does not cancel the calls of a dead actor."""
     while True:
         await asyncio.sleep(CALLER_CHECK_SECONDS)
         try:
