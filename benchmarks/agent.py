@@ -36,7 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,8 @@ def _call(name: str, index: int, **fields: Any) -> dict[str, Any]:
     return {"name": name, "args": arguments, "id": f"call_{index}", "type": "tool_call"}
 
 
-def _uploads() -> list[BaseMessage]:
+@cache
+def _uploads() -> tuple[BaseMessage, ...]:
     """Return messages of a user with an image of 4 MB each."""
     messages: list[BaseMessage] = []
     for _ in range(UPLOADS):
@@ -173,7 +174,7 @@ def _uploads() -> list[BaseMessage]:
         data = base64.b64encode(file.getvalue()).decode("ascii")
         block = create_image_block(base64=data, mime_type="image/png")
         messages.append(HumanMessage(content_blocks=[block]))
-    return messages
+    return tuple(messages)
 
 
 def _runtime(messages: list[BaseMessage]) -> ToolRuntime[None, dict[str, Any]]:
@@ -198,7 +199,7 @@ def _time_calls(calls: int, mode: str, folder: str | None) -> float:
     engine = _TimedEngine()
     messages: list[BaseMessage] = [HumanMessage("Vary it.")]
     if "uploads" in mode:
-        messages = _uploads()
+        messages = [*_uploads()]
     fields = {"runtime": _runtime(messages)} if "agent" in mode else {}
     config: RunnableConfig = {"configurable": {"thread_id": "t"}} if "uploads" in mode else {}
     milliseconds: list[float] = []
@@ -231,7 +232,7 @@ def _time_middleware(calls: int, folder: str | None) -> float:
         announce: Any = middleware.before_agent
         builder.add_node("announce", announce)
         graph: Any = builder.add_edge(START, "announce").compile()
-        state = graph.invoke({"messages": _uploads()}, config)
+        state = graph.invoke({"messages": [*_uploads()]}, config)
         return _median(lambda _: graph.invoke(state, config), calls)
 
 

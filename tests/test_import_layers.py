@@ -73,7 +73,7 @@ FRAMEWORKS = {
     },
     "ray": {
         *("batch.ray.actor", "batch.ray.cluster", "batch.ray.run"),
-        *("server.ray.application", "server.ray.remote_engine"),
+        *("server.ray.application", "server.ray.remote_engine", "server.ray.replica"),
     },
     "workflows": {"agents.tool_spec"},
 }

@@ -51,6 +51,7 @@ __all__ = [
     "close_engine",
     "engine_base_url",
     "engine_devices",
+    "engine_identity",
     "engine_max_n",
     "engine_models",
     "engine_options",
@@ -308,6 +309,16 @@ def read_fingerprint(engine: Any) -> str | None:
         f"The fingerprint of the engine {name} must be None or a string of up to "
         f"{MAX_FINGERPRINT:,} characters, got a {type(fingerprint).__name__}."
     )
+
+
+def engine_identity(engine: Any) -> str:
+    """Return a text that names an engine's class and, if it states them, its settings.
+
+    Raises:
+        EngineError: See `read_fingerprint`.
+    """
+    kind = type(engine)
+    return f"{kind.__module__}.{kind.__qualname__} {read_fingerprint(engine)}"
 
 
 def check_model(model: str, offered_models: Sequence[str]) -> None:

@@ -23,12 +23,13 @@ from langchain_image_variation.exceptions import (
 
 __all__ = ["Access"]
 
-Address = IPv4Address | IPv6Address
+_Address = IPv4Address | IPv6Address
 
 # RFC 9110, section 7.2: a name or an address, IPv6 in brackets, and perhaps a port.
 _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
 _ORIGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[^/?#@*\s]+)/?")
 _PORTS = {"http": 80, "https": 443}
+_SET_KEY = "Set an API key (--api-key, or IMAGE_VARIATION_API_KEY)"
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 
 
@@ -81,7 +82,7 @@ class Access:
         name = _parse_host(f"[{host}]" if ":" in host and not host.startswith("[") else host)
         if name is not None:
             self._hosts.add(name)
-            self._is_wildcard = isinstance(name, Address) and name.is_unspecified
+            self._is_wildcard = isinstance(name, _Address) and name.is_unspecified
 
     def check(self, request: Request) -> None:
         """Check that a request may use the engine. `check_host` must have allowed it.
@@ -121,7 +122,7 @@ class Access:
             if "origin" not in request.headers:
                 raise PermissionDeniedError(
                     "This server has no API key, so web pages of other sites cannot make it "
-                    "forward requests. Start it with an API key (--api-key)."
+                    f"forward requests. {_SET_KEY}."
                 )
 
     def check_host(self, request: Request) -> None:
@@ -144,11 +145,11 @@ class Access:
             value = excerpt(headers[0]) if len(headers) == 1 else f"{len(headers)} Host headers"
             raise PermissionDeniedError(
                 f"This server has no API key, so it only accepts requests whose Host is one of its "
-                f"names, got {value}. Start it with an API key (--api-key). If the name is yours, "
-                "allow it: --allowed-host NAME, or create_app(hosts=[NAME])."
+                f"names, got {value}. {_SET_KEY}. If the name is yours, allow it: --allowed-host "
+                "NAME, or hosts=[NAME]."
             )
 
-    def _is_allowed(self, host: str | Address, request: Request) -> bool:
+    def _is_allowed(self, host: str | _Address, request: Request) -> bool:
         if host in self._hosts:
             return True
         if isinstance(host, str):
@@ -167,10 +168,10 @@ class Access:
             return
         if origin.partition("://")[2] not in hosts:
             raise PermissionDeniedError(
-                "This server has no API key, so web pages of other origins cannot call it. Start "
-                "it with an API key (--api-key), or allow the page's origin: --cors-origin ORIGIN, "
-                "or create_app(cors_origins=[ORIGIN]). If this is the server's own page behind a "
-                "proxy, pass the public address as --public-url."
+                "This server has no API key, so web pages of other origins cannot call it. "
+                f"{_SET_KEY}, or allow the page's origin: --cors-origin ORIGIN, or "
+                "cors_origins=[ORIGIN]. If this is the server's own page behind a proxy, pass the "
+                "public address: --public-url URL, or public_url=URL."
             )
 
 
@@ -182,7 +183,7 @@ def _is_remote(request: Request) -> bool:
     return local is not None and not local.is_loopback
 
 
-def _parse_host(host: str) -> str | Address | None:
+def _parse_host(host: str) -> str | _Address | None:
     """Return the host in a `Host` header, without port and final dot, or None if it is invalid."""
     match = _HOST.fullmatch(host.strip().lower())
     name = match["name"] if match is not None else ""
@@ -196,7 +197,7 @@ def _parse_host(host: str) -> str | Address | None:
     return name if _NAME.fullmatch(name) else None
 
 
-def _parse_address(text: str) -> Address | None:
+def _parse_address(text: str) -> _Address | None:
     """Return an IP address without its zone, as IPv4 if it is an IPv4 address in IPv6 notation."""
     try:
         address = ip_address(text.partition("%")[0] if ":" in text else text)
@@ -236,7 +237,7 @@ def _browser_host(url: str) -> str | None:
     return None
 
 
-def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | Address]:
+def _parse_hosts(hosts: Iterable[str]) -> Iterable[str | _Address]:
     if isinstance(hosts, str) or not isinstance(hosts, Iterable):
         raise InvalidRequestError(
             f"hosts must be a list of names, such as ['images.example.org'], got {excerpt(hosts)}.",

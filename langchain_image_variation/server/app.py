@@ -42,12 +42,13 @@ from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.store import ImageStore
-from langchain_image_variation.server.stores import open_store
+from langchain_image_variation.server.stores import check_store, open_store
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES, UploadMemory
 from langchain_image_variation.server.upstream import METHODS, Upstream
+from langchain_image_variation.server.upstream_address import UpstreamAddress
 
-__all__ = ["PIXELS_PER_WORKER", "accepted_options", "create_app"]
+__all__ = ["PIXELS_PER_WORKER", "accepted_options", "check_arguments", "create_app"]
 
 PIXELS_PER_WORKER = 4_000_000
 """The pixels of a photo whose PNG has almost 4 MB, the most that an image may have."""
@@ -144,8 +145,6 @@ def create_app(
     key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
     access = Access(key, public_url, hosts, cors_origins)
     check_whole_number("workers", workers if workers is not None else 1, 1)
-    check_whole_number("queue", queue, 0)
-    check_whole_number("store_max_bytes", store_max_bytes, 0)
     check_whole_number("max_pixels", max_pixels, 1)
     engine = load_engine(engine) if isinstance(engine, str) else engine
     check_engine(engine)
@@ -153,10 +152,20 @@ def create_app(
     workers = workers or (1 if has_devices(type(engine)) else processor_count())
     if total_pixels is None:
         total_pixels = max(max_pixels, PIXELS_PER_WORKER * workers)
-    check_whole_number("total_pixels", total_pixels, max_pixels, hint=" (it includes max_pixels)")
-    check_whole_number("total_upload_bytes", total_upload_bytes, 2 * MAX_BODY_BYTES)
-    check_seconds("url_ttl", url_ttl)
-    check_seconds("upload_timeout", upload_timeout)
+    check_arguments(
+        url_ttl=url_ttl,
+        queue=queue,
+        store_dir=store_dir,
+        store_url=store_url,
+        storage_options=storage_options,
+        store_max_bytes=store_max_bytes,
+        upload_timeout=upload_timeout,
+        max_pixels=max_pixels,
+        total_pixels=total_pixels,
+        total_upload_bytes=total_upload_bytes,
+        upstream=upstream,
+        upstream_timeout=upstream_timeout,
+    )
     option_names = accepted_options(engine, accept_fields)
     turns = Turns(workers=workers, queue=queue, total_pixels=total_pixels)
     upload_memory = UploadMemory(total_upload_bytes, turns.queue_place)
@@ -225,6 +234,41 @@ def create_app(
     app.state.upstream = forwarder
     app.state.engine_url = engine_base_url(engine)
     return app
+
+
+def check_arguments(
+    *,
+    url_ttl: float,
+    queue: int,
+    store_dir: str | os.PathLike[str] | None,
+    store_url: str | None,
+    storage_options: Mapping[str, Any] | None,
+    store_max_bytes: int,
+    upload_timeout: float,
+    max_pixels: int,
+    total_pixels: int,
+    total_upload_bytes: int,
+    upstream: str | None,
+    upstream_timeout: float,
+) -> None:
+    """Check arguments of `create_app`, without opening the store.
+
+    `Access` checks the arguments about access, and `accepted_options` checks `accept_fields`.
+
+    Raises:
+        InvalidRequestError: If an argument is invalid. `param` names it.
+    """
+    check_whole_number("queue", queue, 0)
+    check_whole_number("store_max_bytes", store_max_bytes, 0)
+    check_whole_number("max_pixels", max_pixels, 1)
+    check_whole_number("total_pixels", total_pixels, max_pixels, hint=" (it includes max_pixels)")
+    check_whole_number("total_upload_bytes", total_upload_bytes, 2 * MAX_BODY_BYTES)
+    check_seconds("url_ttl", url_ttl)
+    check_seconds("upload_timeout", upload_timeout)
+    check_seconds("upstream_timeout", upstream_timeout)
+    check_store(store_dir, store_url, storage_options)
+    if upstream is not None:
+        UpstreamAddress(upstream)
 
 
 def accepted_options(

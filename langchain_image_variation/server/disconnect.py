@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 __all__ = ["cancel_on_disconnect", "cancel_without_waiting"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _UNWATCHED_SECONDS = 0.05
 """The client is not watched until then. Most calls end sooner, and watching would slow them
@@ -51,7 +51,7 @@ def cancel_on_disconnect(
         raise ClientDisconnect
 
 
-async def cancel_without_waiting(work: Coroutine[Any, Any, T]) -> T:
+async def cancel_without_waiting(work: Coroutine[Any, Any, _T]) -> _T:
     """Run some work. If the caller is cancelled, cancel the work but do not wait for it to end."""
     task = asyncio.create_task(work)
     _tasks.add(task)

@@ -41,7 +41,7 @@ __all__ = [
     "routing_error_response",
 ]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
 LOGGED_ID = re.compile(rb"[!-~]{1,128}")
 """Which IDs of others are logged: any other one could be long, or garble the log."""
@@ -95,8 +95,8 @@ class Envelope:
 
         try:
             try:
-                self._access.check_host(Request(scope))
                 scope = with_origin_form(scope)
+                self._access.check_host(Request(scope))
             except (PermissionDeniedError, InvalidRequestError) as error:
                 await error_answer(error)(scope, receive, send_with_headers)
                 return
@@ -122,7 +122,7 @@ class Envelope:
         if upstream_id is not None:
             line["upstream_request_id"] = upstream_id
             text += " (upstream: %(upstream_request_id)s)"
-        LOGGER.info(text, line)
+        _LOGGER.info(text, line)
 
 
 class ErrorAnswers:
@@ -177,7 +177,7 @@ async def error_response(request: Request, error: ImageVariationError) -> Respon
         error = _log_unexpected(error.__cause__ or error, request.state.request_id)
     elif error.status_code > 500:
         line = {"request_id": request.state.request_id, "error": str(error)}
-        LOGGER.warning("request %(request_id)s failed: %(error)s", line)
+        _LOGGER.warning("request %(request_id)s failed: %(error)s", line)
     return error_answer(error)
 
 
@@ -203,7 +203,7 @@ async def routing_error_response(request: Request, error: HTTPException) -> Resp
 def _log_unexpected(error: BaseException, request_id: str) -> ImageVariationError:
     """Log an error, and return the one that the client may see."""
     line = {"request_id": request_id}
-    LOGGER.error("request %(request_id)s failed", line, exc_info=error)
+    _LOGGER.error("request %(request_id)s failed", line, exc_info=error)
     return EngineError(
         f"The server failed. Its operator can find the cause in the log, under {request_id}."
     )

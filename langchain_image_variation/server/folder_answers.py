@@ -22,7 +22,7 @@ from langchain_image_variation.server.store_folder import StoreFolder
 
 __all__ = ["FolderAnswers"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 _SUFFIX = ".answer"
 _MAX_SECONDS_TO_ANSWER = 24 * 3600.0
@@ -49,26 +49,26 @@ class FolderAnswers:
     @asynccontextmanager
     async def open(
         self, key: str, queue_place: Callable[[], AbstractContextManager[object]]
-    ) -> AsyncIterator["FolderAnswer"]:
+    ) -> AsyncIterator["_FolderAnswer"]:
         """Open the record of a key, and keep other processes away from it until the block ends.
 
         If another process is making the answer, this waits for it. See `AnswerRecords`.
         """
         name = self._folder.sign(f"{self._engine}\n{key}")
-        record = FolderAnswer(self._folder, name)
+        record = _FolderAnswer(self._folder, name)
         try:
             try:
                 if not await anyio.to_thread.run_sync(record.try_open):
                     with queue_place():
                         await _wait(record)
             except OSError as error:
-                LOGGER.warning("Answers cannot be shared with other processes: %s", error.strerror)
+                _LOGGER.warning("Answers cannot be shared with other processes: %s", error.strerror)
             yield record
         finally:
             record.close()
 
 
-class FolderAnswer:
+class _FolderAnswer:
     """The record of one key.
 
     Threads may use the record while another one closes it, because a cancelled request cannot stop
@@ -133,7 +133,7 @@ class FolderAnswer:
                 self._set_expiry(self._descriptor, time.time() + seconds)
                 self._has_answer = True
             except OSError as error:
-                LOGGER.warning("Answers cannot be shared with other processes: %s", error.strerror)
+                _LOGGER.warning("Answers cannot be shared with other processes: %s", error.strerror)
 
     def close(self) -> None:
         """Let other processes open the record. If it has no answer, its file is removed."""
@@ -170,7 +170,7 @@ class FolderAnswer:
         return self._folder.sign(f"{self._name}\n{digest}\n{hashlib.sha256(body).hexdigest()}")
 
 
-async def _wait(record: FolderAnswer) -> None:
+async def _wait(record: _FolderAnswer) -> None:
     """Wait until another process has closed a record, and open it."""
     seconds = _FIRST_WAIT
     while not await anyio.to_thread.run_sync(record.try_open):

@@ -23,7 +23,7 @@ from langchain_image_variation.server.store_folder import Reservation, StoreFold
 
 __all__ = ["FolderStore"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 _MAX_CHECKED_FILES = 1000
 """How many intact files to remember, because checking a file of 2 MB takes 2 ms."""
@@ -108,7 +108,7 @@ class FolderStore(ImageStore):
             and hashlib.file_digest(file, "sha256").hexdigest() == name
         )
         if not is_intact:
-            LOGGER.warning(
+            _LOGGER.warning(
                 "The content of a file of the store was replaced: %s%s", name, IMAGE_SUFFIX
             )
             return False

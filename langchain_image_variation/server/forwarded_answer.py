@@ -23,7 +23,7 @@ from langchain_image_variation.server.forwarded_headers import answer_headers
 
 __all__ = ["CONNECTION_ERRORS", "ForwardedAnswer", "connection_error"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 CONNECTION_ERRORS = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
@@ -99,7 +99,7 @@ class ForwardedAnswer(Response):
             if not self._is_started:
                 raise wire_error from error
             line = {"request_id": self._request.state.request_id, "error": wire_error.message}
-            LOGGER.warning("request %(request_id)s failed: %(error)s", line)
+            _LOGGER.warning("request %(request_id)s failed: %(error)s", line)
         finally:
             self._running.discard(self)
 

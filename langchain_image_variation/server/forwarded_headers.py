@@ -6,7 +6,7 @@ from starlette.types import Scope
 
 __all__ = ["answer_headers", "request_headers"]
 
-Headers = list[tuple[bytes, bytes]]
+_Headers = list[tuple[bytes, bytes]]
 
 _HOP_BY_HOP = frozenset(
     {
@@ -46,7 +46,7 @@ _NOT_FOR_THE_CLIENT = _HOP_BY_HOP | {
 _NOT_FOR_THE_CLIENT_PREFIXES = (b"access-control-",)
 
 
-def request_headers(scope: Scope, *, host: bytes, via: str, account: Headers | None) -> Headers:
+def request_headers(scope: Scope, *, host: bytes, via: str, account: _Headers | None) -> _Headers:
     """Return the headers to send to the upstream.
 
     Args:
@@ -63,7 +63,7 @@ def request_headers(scope: Scope, *, host: bytes, via: str, account: Headers | N
     return headers + _framing(scope)
 
 
-def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
     """Return the headers of the upstream's answer that the client gets, and two for browsers.
 
     A browser that opens an answer as a page must not run it as a page of this server: it could
@@ -78,7 +78,7 @@ def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 def _filter(
     headers: Iterable[tuple[bytes, bytes]], names: Iterable[bytes], prefixes: tuple[bytes, ...]
-) -> Headers:
+) -> _Headers:
     """Return the headers without those that are dropped by name, prefix or `Connection`."""
     lower_case = [(name.lower(), value) for name, value in headers]
     dropped_names = {*names}
@@ -93,7 +93,7 @@ def _filter(
     ]
 
 
-def _framing(scope: Scope) -> Headers:
+def _framing(scope: Scope) -> _Headers:
     """Return the header that says where the body ends: its length, chunks, or none."""
     values = {name.lower(): value for name, value in scope["headers"]}
     # The body of HTTP/2 ends without a header.

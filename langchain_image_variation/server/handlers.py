@@ -23,7 +23,7 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import ProgressListener
-from langchain_image_variation.engines.traits import read_fingerprint, with_options
+from langchain_image_variation.engines.traits import engine_identity, with_options
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
@@ -113,7 +113,7 @@ class Handlers:
         self._max_pixels = max_pixels
         self._upstream = upstream
         self._idempotency = Idempotency(
-            MAX_ANSWER_BYTES, store.answer_records(_engine_name(engine))
+            MAX_ANSWER_BYTES, store.answer_records(engine_identity(engine))
         )
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(
@@ -313,12 +313,6 @@ class Handlers:
             "created": self._start_time,
             "owned_by": "langchain-image-variation",
         }
-
-
-def _engine_name(engine: VariationEngine | AsyncVariationEngine) -> str:
-    """Return a text that identifies the engine, as far as it states its settings."""
-    kind = type(engine)
-    return f"{kind.__module__}.{kind.__qualname__} {read_fingerprint(engine)}"
 
 
 def _root_path(request: Request) -> str:

@@ -28,7 +28,7 @@ __all__ = [
     "unavailable_error",
 ]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 RETRY_SECONDS = 30.0
 """How long a client should wait if its images cannot be stored, in seconds."""
@@ -178,7 +178,7 @@ class ImageStore(ABC):
 
 def unavailable_error(reason: str) -> ServiceUnavailableError:
     """Log why images cannot be stored, and return the error for the client."""
-    LOGGER.warning("The store cannot keep images: %s", reason)
+    _LOGGER.warning("The store cannot keep images: %s", reason)
     error = ServiceUnavailableError(
         f"The server cannot store images now. Please try again in {RETRY_SECONDS:.0f}s, or request "
         "response_format=b64_json."

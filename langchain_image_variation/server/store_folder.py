@@ -26,7 +26,7 @@ from langchain_image_variation.server.store_key import has_key, load_key
 
 __all__ = ["Reservation", "StoreFolder"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 _PROBE_NAME = "probe"
 _FILE_MODE = 0o600
@@ -50,7 +50,7 @@ class Reservation:
     is_over: bool = False
 
 
-class StoredFile(NamedTuple):
+class _StoredFile(NamedTuple):
     """A file in the folder."""
 
     change_time: float
@@ -114,7 +114,7 @@ class StoreFolder:
             return file
         if file is not None:
             file.close()
-        LOGGER.warning("A file of the store was replaced by something else: %s", name)
+        _LOGGER.warning("A file of the store was replaced by something else: %s", name)
         return None
 
     def store(
@@ -361,7 +361,7 @@ class StoreFolder:
         self._next_scan = time.monotonic() + self._tidy_seconds
         return freed_bytes
 
-    def _files(self, pattern: str = "*") -> Iterator[StoredFile]:
+    def _files(self, pattern: str = "*") -> Iterator[_StoredFile]:
         """Yield the files that the server wrote."""
         for path in self.path.iterdir():
             if _FILE_NAME.fullmatch(path.name) and path.match(pattern):
@@ -372,10 +372,10 @@ class StoreFolder:
                         # The mtime of a file that is being written is not its expiry yet.
                         grace = _PART_SECONDS if path.suffix == ".part" else 0.0
                         expiry = status.st_mtime + grace
-                        yield StoredFile(status.st_ctime, expiry, status.st_size, path)
+                        yield _StoredFile(status.st_ctime, expiry, status.st_size, path)
 
 
-def _eviction_order(file: StoredFile, *, now: float) -> tuple[float, float]:
+def _eviction_order(file: _StoredFile, *, now: float) -> tuple[float, float]:
     """Return a key that sorts the oldest file first."""
     if file.change_time > now + _CLOCK_TOLERANCE:
         # The clock was ahead when the file was stored. If it counted as new, images that are

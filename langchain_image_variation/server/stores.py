@@ -10,12 +10,12 @@ import platformdirs
 from pydantic import SecretStr
 
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError, excerpt
-from langchain_image_variation.files.storage_urls import is_url
+from langchain_image_variation.files.storage_urls import has_password, is_url
 from langchain_image_variation.server.folder_store import FolderStore
 from langchain_image_variation.server.store import ImageStore
 from langchain_image_variation.server.url_store import URLStore
 
-__all__ = ["MIN_SIGNING_KEY_LENGTH", "open_store"]
+__all__ = ["MIN_SIGNING_KEY_LENGTH", "check_store", "open_store"]
 
 MIN_SIGNING_KEY_LENGTH = 32
 """The minimum length of a signing key, in characters. A key of HMAC should have at least as many
@@ -38,19 +38,35 @@ def open_store(
         InvalidRequestError: If a setting is invalid, or two settings exclude each other.
         OutputError: If the store cannot be used.
     """
+    check_store(store_dir, store_url, storage_options)
     if store_url is None:
-        for param, value in (("storage_options", storage_options), ("signing_key", signing_key)):
-            if value is not None:
-                raise InvalidRequestError(
-                    f"{param} is only for a store_url. Pass a store_url, or leave it out.",
-                    param=param,
-                )
+        if signing_key is not None:
+            raise _needless_error("signing_key")
+        directory = Path(store_dir) if store_dir is not None else _default_store_dir()
+        return FolderStore(directory, ttl=ttl, max_bytes=max_bytes)
+    key = _check_signing_key(signing_key)
+    options = storage_options or {}
+    return URLStore(store_url, options, signing_key=key, ttl=ttl, max_bytes=max_bytes)
+
+
+def check_store(
+    store_dir: str | os.PathLike[str] | None,
+    store_url: str | None,
+    storage_options: Mapping[str, Any] | None,
+) -> None:
+    """Check what the arguments of `create_app` say about the store, without opening it.
+
+    Raises:
+        InvalidRequestError: If a setting is invalid, or two settings exclude each other.
+    """
+    if store_url is None:
+        if storage_options is not None:
+            raise _needless_error("storage_options")
         if store_dir == "":
             raise InvalidRequestError(
                 "store_dir must not be empty. Pass a folder.", param="store_dir"
             )
-        directory = Path(store_dir) if store_dir is not None else _default_store_dir()
-        return FolderStore(directory, ttl=ttl, max_bytes=max_bytes)
+        return
     if store_dir is not None:
         raise InvalidRequestError(
             "store_dir and store_url exclude each other. Pass one of them.", param="store_url"
@@ -61,9 +77,18 @@ def open_store(
             "a folder, pass store_dir.",
             param="store_url",
         )
-    key = _check_signing_key(signing_key)
-    options = storage_options or {}
-    return URLStore(store_url, options, signing_key=key, ttl=ttl, max_bytes=max_bytes)
+    if has_password(store_url):
+        raise InvalidRequestError(
+            "store_url contains a password, which process lists would show. Put it into "
+            "storage_options or fsspec's configuration.",
+            param="store_url",
+        )
+
+
+def _needless_error(param: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{param} is only for a store_url. Pass a store_url, or leave it out.", param=param
+    )
 
 
 def _check_signing_key(signing_key: str | SecretStr | None) -> str:

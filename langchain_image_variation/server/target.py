@@ -13,35 +13,34 @@ from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = ["with_origin_form"]
 
-_ABSOLUTE = re.compile(
-    rb"(?P<scheme>https?)://(?P<host>[^/?#]*)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL
-)
-_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+_ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/?#]*)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
+_AUTHORITY = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^\[\]:@\s]+)(:[0-9]*)?")
 
 
 def with_origin_form(scope: Scope) -> Scope:
     """Return a request's scope with the path of its target, if the target is absolute.
 
+    The host in the target replaces the `Host` header, which the RFC tells servers to ignore.
+
     Raises:
-        InvalidRequestError: If the target names another host than the `Host` header. By the RFC,
-            the target counts. But a proxy on the way may have decided by the header, so the request
-            is refused.
+        InvalidRequestError: If the target has no valid host, or there are several `Host` headers.
     """
     root_path = scope.get("root_path", "")
     target = (scope.get("raw_path") or b"").removeprefix(root_path.encode())
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
         return scope
-    default_port = _DEFAULT_PORTS[match["scheme"].lower()]
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    names = {host.lower().removesuffix(default_port) for host in (match["host"], *hosts)}
-    if len(hosts) != 1 or len(names) != 1:
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    if len(scope["headers"]) - len(headers) > 1:
+        raise InvalidRequestError("The request has several Host headers. Send only one.")
+    if not _AUTHORITY.fullmatch(match["authority"]):
         raise InvalidRequestError(
-            "The request target names another host than its Host header. Send the same in both."
+            "The request target must have a host, and perhaps a port, after its scheme."
         )
     path = match["path"] or b"/"
     return {
         **scope,
+        "headers": [(b"host", match["authority"]), *headers],
         "path": root_path + unquote(path.decode("latin-1")),
         "raw_path": root_path.encode() + path,
     }

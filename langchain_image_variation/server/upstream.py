@@ -43,7 +43,7 @@ __all__ = [
     "Upstream",
 ]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 """The methods that are forwarded. TRACE would show the upstream's key to the client."""
@@ -170,7 +170,7 @@ class Upstream:
         except _NoModelsError as error:
             reason = str(error)
         line = {"request_id": request.state.request_id, "error": reason}
-        LOGGER.warning("request %(request_id)s: no models of the upstream: %(error)s", line)
+        _LOGGER.warning("request %(request_id)s: no models of the upstream: %(error)s", line)
         return JSONResponse({"object": "list", "data": models})
 
     async def aclose(self) -> None:

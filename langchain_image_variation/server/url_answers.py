@@ -20,7 +20,7 @@ from langchain_image_variation.server.answer_record import RecordedAnswer
 
 __all__ = ["ANSWER_NAME", "MAX_ANSWER_SECONDS", "URLAnswers"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 ANSWER_NAME = re.compile(r"[0-9a-f]{64}\.answer")
 MAX_ANSWER_SECONDS = 24 * 3600.0
@@ -30,7 +30,7 @@ _MAX_RECORD_BYTES = 64 * 1024 * 1024
 take 56 MB."""
 
 
-class AnswerStore(Protocol):
+class _AnswerStore(Protocol):
     """What the records need of their store."""
 
     @property
@@ -56,21 +56,21 @@ class URLAnswers:
         engine: A text that identifies the engine. Servers with different engines share no answers.
     """
 
-    def __init__(self, store: AnswerStore, engine: str) -> None:
+    def __init__(self, store: _AnswerStore, engine: str) -> None:
         self._store = store
         self._engine = engine
 
     @asynccontextmanager
     async def open(
         self, key: str, queue_place: Callable[[], AbstractContextManager[object]]
-    ) -> AsyncIterator["URLAnswer"]:
+    ) -> AsyncIterator["_URLAnswer"]:
         """Open the record of a key. See `AnswerRecords`. This waits for no other server."""
-        record = URLAnswer(self._store, self._store.sign(f"{self._engine}\n{key}"))
+        record = _URLAnswer(self._store, self._store.sign(f"{self._engine}\n{key}"))
         await anyio.to_thread.run_sync(record.read)
         yield record
 
 
-class URLAnswer:
+class _URLAnswer:
     """The record of one key: a file that is written once.
 
     Args:
@@ -78,7 +78,7 @@ class URLAnswer:
         name: The name of the file, without suffix.
     """
 
-    def __init__(self, store: AnswerStore, name: str) -> None:
+    def __init__(self, store: _AnswerStore, name: str) -> None:
         self._store = store
         self._name = name
         self._file_name = f"{name}.answer"
@@ -130,4 +130,4 @@ class URLAnswer:
 
 def _warn(error: Exception) -> None:
     # The text of another library may contain the URL, and a key in it.
-    LOGGER.warning("Answers cannot be shared with other servers: %s", type(error).__name__)
+    _LOGGER.warning("Answers cannot be shared with other servers: %s", type(error).__name__)

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import anyio
 
 from langchain_image_variation.exceptions import (
-    InvalidRequestError,
     OutputError,
     ServiceUnavailableError,
 )
@@ -23,7 +22,6 @@ from langchain_image_variation.files.atomic import TEMPORARY_NAME, is_left_over
 from langchain_image_variation.files.file_system import FileSystem, ListedFile
 from langchain_image_variation.files.shared_file_system import SharedFileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
-from langchain_image_variation.files.storage_urls import has_password
 from langchain_image_variation.server.store import (
     IMAGE_SUFFIX,
     MAX_IMAGE_BYTES,
@@ -35,7 +33,7 @@ from langchain_image_variation.server.url_answers import ANSWER_NAME, MAX_ANSWER
 
 __all__ = ["MAX_OPEN_BYTES", "URLStore"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 MAX_OPEN_BYTES = 256 * 1024 * 1024
 """The maximum total size of the images that a server sends from a URL at the same time, in bytes.
@@ -71,8 +69,7 @@ class URLStore(ImageStore):
 
     Raises:
         MissingExtraError: If fsspec, or the package for this kind of URL, is not installed.
-        InvalidRequestError: If the URL has a password, is of an unknown kind, or names several file
-            systems.
+        InvalidRequestError: If the URL is of an unknown kind, or names several file systems.
         OutputError: If the store cannot be opened, written to or listed.
     """
 
@@ -87,12 +84,6 @@ class URLStore(ImageStore):
         max_open_bytes: int = MAX_OPEN_BYTES,
     ) -> None:
         super().__init__(ttl=ttl)
-        if has_password(url):
-            raise InvalidRequestError(
-                "store_url contains a password, which process lists would show. Put it into "
-                "storage_options or fsspec's configuration.",
-                param="store_url",
-            )
         self.shared_files = SharedFileSystem(
             partial(
                 FileSystem,
@@ -146,7 +137,7 @@ class URLStore(ImageStore):
                 self._evict()
         # A file system may raise any error of the library below it.
         except Exception as error:
-            LOGGER.warning("The store cannot be tidied: %s", type(error).__name__)
+            _LOGGER.warning("The store cannot be tidied: %s", type(error).__name__)
 
     def sign(self, text: str) -> str:
         """Return an HMAC-SHA256 (RFC 2104) of a text with the signing key, in hex."""
@@ -192,12 +183,12 @@ class URLStore(ImageStore):
             file_name = _file_name(name, milliseconds)
             data = self.shared_files.get().read(file_name, MAX_IMAGE_BYTES + 1)
         except Exception as error:
-            LOGGER.warning("The store cannot be read: %s", _reason(error))
+            _LOGGER.warning("The store cannot be read: %s", _reason(error))
             raise _busy_error("The server cannot read this image now.") from None
         if data is None:
             return None
         if hashlib.sha256(data).hexdigest() != name:
-            LOGGER.warning("The content of a file of the store was replaced: %s", file_name)
+            _LOGGER.warning("The content of a file of the store was replaced: %s", file_name)
             return None
         with self._lock:
             if self._open_bytes + len(data) > self._max_open_bytes:

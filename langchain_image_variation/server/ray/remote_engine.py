@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any
 
+import ray
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import (
@@ -25,7 +26,7 @@ from langchain_image_variation.engines.context import (
 )
 from langchain_image_variation.engines.traits import (
     engine_base_url,
-    read_fingerprint,
+    engine_identity,
     request_options,
     with_options,
 )
@@ -39,7 +40,7 @@ from langchain_image_variation.server.ray.replica import Outcome
 
 __all__ = ["CHECK_SECONDS", "MAX_CALLS", "RemoteEngine", "Replicas"]
 
-LOGGER = logging.getLogger("langchain_image_variation.server")
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 MAX_CALLS = 2
 """How many replicas may die during one request before it fails. The request itself may cause
@@ -58,6 +59,7 @@ class Replicas:
     def __init__(self, deployment: str) -> None:
         self._handle = serve.get_deployment_handle(deployment).options(stream=True)
         self._application = serve.get_replica_context().app_name
+        self._caller = ray.get_runtime_context().current_actor
         self._lock = asyncio.Lock()
         self._is_removed = False
         self._check_time = 0.0
@@ -80,7 +82,7 @@ class Replicas:
             RateLimitError: If Serve refuses the request because too many are waiting.
             ServiceUnavailableError: If the application is removed before a replica has started.
         """
-        reports = self._handle.create_variation.remote(request, options)
+        reports = self._handle.create_variation.remote(request, options, self._caller)
         outcome: Outcome | None = None
         try:
             await self._wait_for_start(reports)
@@ -97,7 +99,7 @@ class Replicas:
             ) from None
         except DeploymentUnavailableError:
             raise _removed_error() from None
-        except (asyncio.CancelledError, ServiceUnavailableError):
+        except BaseException:
             # `cancel` raises the error of a call that has already failed.
             with suppress(Exception):
                 reports.cancel()
@@ -152,8 +154,7 @@ class RemoteEngine:
         self._engine = engine
         self._replicas = replicas
         self._options = dict(options or {})
-        kind = type(engine)
-        self.fingerprint = f"{kind.__module__}.{kind.__qualname__} {read_fingerprint(engine)}"
+        self.fingerprint = engine_identity(engine)
         if request_options(engine):
             # The signature is kept, because its parameters name the options.
             @wraps(engine.with_options)
@@ -164,6 +165,9 @@ class RemoteEngine:
             self.with_options = with_request_options
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            # A copy that has no attributes yet looks for methods such as `__setstate__`.
+            raise AttributeError(name)
         return getattr(self._engine, name)
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
@@ -186,7 +190,7 @@ class RemoteEngine:
                 # The replica is alive: its code raised an error.
                 raise
             except RayError as error:
-                LOGGER.warning("A replica of the engine died: %s.", type(error).__name__)
+                _LOGGER.warning("A replica of the engine died: %s.", type(error).__name__)
                 if not calls_left:
                     raise EngineConnectionError(
                         "The process of the engine died during the call. Send the request again."

@@ -5,6 +5,9 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeAlias
 
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, RayError
+
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.call import call_engine_async
@@ -14,13 +17,16 @@ from langchain_image_variation.engines.traits import close_engine, plan_download
 from langchain_image_variation.error_translation import portable_error
 from langchain_image_variation.exceptions import ImageVariationError
 
-__all__ = ["PROGRESS_SECONDS", "EngineReplica", "Outcome", "Report"]
+__all__ = ["CALLER_CHECK_SECONDS", "PROGRESS_SECONDS", "EngineReplica", "Outcome", "Report"]
 
 # Serve adds the ID of the request to each line of this logger.
-LOGGER = logging.getLogger("ray.serve")
+_LOGGER = logging.getLogger("ray.serve")
 
 PROGRESS_SECONDS = 0.2
 """How often a replica reports progress at most. Each report takes about a millisecond."""
+CALLER_CHECK_SECONDS = 1.0
+"""Seconds between two checks whether the caller of a running call is alive. A check is one small
+message."""
 
 Outcome: TypeAlias = list[bytes] | ImageVariationError
 """The files of the variations, or why there are none."""
@@ -51,15 +57,16 @@ class EngineReplica:
         close_engine(getattr(self, "_engine", None))
 
     async def create_variation(
-        self, request: CreateImageVariationRequest, options: Mapping[str, Any]
+        self, request: CreateImageVariationRequest, options: Mapping[str, Any], caller: ActorHandle
     ) -> AsyncGenerator[Report]:
         """Yield reports about a call of the engine. The last one is its outcome.
 
-        If the caller cancels the call, it ends once the engine has stopped.
+        If the caller cancels the call or dies, it ends once the engine has stopped.
 
         Args:
             request: What to ask for.
             options: The options of the engine that the request sets.
+            caller: The actor that calls.
         """
         yield None
         latest: Progress | None = None
@@ -69,14 +76,18 @@ class EngineReplica:
             latest = progress
 
         task = asyncio.create_task(self._call(request, options, keep))
+        caller_death = asyncio.create_task(_wait_for_death(caller))
         try:
             sent = latest
-            while not (await asyncio.wait([task], timeout=PROGRESS_SECONDS))[0]:
+            while not caller_death.done():
+                if (await asyncio.wait([task], timeout=PROGRESS_SECONDS))[0]:
+                    yield task.result()
+                    return
                 if latest != sent:
                     sent = latest
                     yield sent
-            yield task.result()
         finally:
+            caller_death.cancel()
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])
@@ -98,5 +109,18 @@ class EngineReplica:
         except ImageVariationError as error:
             if error.__cause__ is not None:
                 # The cause does not leave this process.
-                LOGGER.error("A call of the engine failed.", exc_info=error.__cause__)
+                _LOGGER.error("A call of the engine failed.", exc_info=error.__cause__)
             return portable_error(error)
+
+
+async def _wait_for_death(actor: ActorHandle) -> None:
+    """Return once an actor has died. Serve does not cancel the calls of a dead actor."""
+    while True:
+        await asyncio.sleep(CALLER_CHECK_SECONDS)
+        try:
+            await actor.__ray_ready__.remote()
+        except ActorDiedError:
+            return
+        except RayError:
+            # It may be out of reach for a while.
+            continue

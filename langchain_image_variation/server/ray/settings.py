@@ -3,9 +3,10 @@
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from langchain_image_variation.images.png import MAX_PNG_SIDE
+from langchain_image_variation.numbers import MAX_SECONDS
 from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES
 
 __all__ = ["Settings"]
@@ -21,8 +22,24 @@ def _parse_yaml(value: object) -> object:
         raise ValueError("must be YAML, such as '{seed: 7}' or '[strength]'") from None
 
 
-Names = Annotated[list[str], BeforeValidator(_parse_yaml)]
-Options = Annotated[dict[str, Any], BeforeValidator(_parse_yaml)]
+def _parse_names(value: object) -> object:
+    """Return a list of names from a list in YAML, or from one name as it is."""
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return [value]
+    return _parse_yaml(value)
+
+
+_Names = Annotated[list[str], BeforeValidator(_parse_names)]
+_Options = Annotated[dict[str, Any], BeforeValidator(_parse_yaml)]
+_Seconds = Annotated[float, Field(ge=0, lt=MAX_SECONDS)]
+_Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_KEYS = {
+    "api_key": "IMAGE_VARIATION_API_KEY",
+    "signing_key": "IMAGE_VARIATION_SIGNING_KEY",
+    "upstream_api_key": "IMAGE_VARIATION_UPSTREAM_API_KEY",
+}
+"""The variables for the arguments of `create_app` that are secret."""
 
 
 class Settings(BaseModel):
@@ -34,11 +51,12 @@ class Settings(BaseModel):
     nodes.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # A misspelled argument may be a key, and Serve logs errors.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     engine: str = "local"
     """The name of the engine."""
-    engine_options: Options = {}
+    engine_options: _Options = {}
     """The options of the engine."""
     min_replicas: int = Field(default=1, ge=0)
     """The minimum number of replicas of the engine. With 0, the first request after a pause waits
@@ -47,17 +65,17 @@ class Settings(BaseModel):
     """The maximum number of replicas of the engine."""
     workers: int = Field(default=1, ge=1)
     """The maximum number of concurrent calls in one replica. More than 1 is for hosted engines."""
-    target_ongoing_requests: float | None = Field(default=None, gt=0)
+    target_ongoing_requests: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The target number of requests per replica, running and waiting. Serve adds replicas above it
     and removes them below it. By default, `workers`."""
-    upscale_delay: float = Field(default=30.0, ge=0)
+    upscale_delay: _Seconds = 30.0
     """How many seconds the load must stay above the target before Serve starts a replica."""
-    downscale_delay: float = Field(default=600.0, ge=0)
+    downscale_delay: _Seconds = 600.0
     """How many seconds the load must stay below the target before Serve stops a replica."""
-    num_cpus: float = Field(default=1.0, ge=0)
+    num_cpus: _Quantity = 1.0
     """The processors that Ray reserves for a replica. An engine with the option `threads` gets as
     many threads, unless `engine_options` says otherwise."""
-    num_gpus: float | None = Field(default=None, ge=0)
+    num_gpus: _Quantity | None = None
     """The GPUs that Ray reserves for a replica, or the part of one. By default, 1 if the engine
     computes on a device and the cluster has a GPU, otherwise 0."""
     server_replicas: int = Field(default=1, ge=1)
@@ -66,8 +84,8 @@ class Settings(BaseModel):
 
     url_ttl: float = 3600.0
     public_url: str | None = None
-    hosts: Names = []
-    cors_origins: Names = []
+    hosts: _Names = []
+    cors_origins: _Names = []
     queue: int = 16
     store_dir: str | None = None
     store_url: str | None = None
@@ -77,9 +95,27 @@ class Settings(BaseModel):
     max_pixels: int = MAX_PNG_SIDE**2
     total_pixels: int | None = None
     total_upload_bytes: int = DEFAULT_TOTAL_UPLOAD_BYTES
-    accept_fields: Names = []
+    accept_fields: _Names = []
     upstream: str | None = None
     upstream_timeout: float = 600.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_keys(cls, arguments: object) -> object:
+        for name, variable in _KEYS.items():
+            if isinstance(arguments, dict) and name in arguments:
+                raise ValueError(
+                    f"{name} is not an argument. Set {variable} in the environment of the nodes."
+                )
+        return arguments
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _check_gpus(cls, num_gpus: float | None) -> float | None:
+        # Ray cannot give a replica one and a half GPUs, and would wait for them forever.
+        if num_gpus is not None and num_gpus > 1 and not num_gpus.is_integer():
+            raise ValueError(f"must be at most 1, or a whole number, got {num_gpus:g}")
+        return num_gpus
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:

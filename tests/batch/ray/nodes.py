@@ -57,6 +57,11 @@ class Nodes:
         finally:
             cluster.shutdown()
 
+    @property
+    def second_id(self) -> str:
+        """The ID of the second node."""
+        return str(self._second.node_id)
+
     def kill_second(self) -> None:
         """Kill all processes of the second node at once."""
         self._cluster.remove_node(self._second, allow_graceful=False)

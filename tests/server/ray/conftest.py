@@ -68,12 +68,66 @@ class RayServe:
         settings = Settings(**{**SETTINGS, "store_url": self._store_url, **changes})
         serve.run(app(settings), name="variations")
 
+    def kill_servers(self) -> None:
+        """Kill the replicas of the server, each of which Serve then replaces."""
+        import ray
+
+        for server in self._replicas("Server"):
+            ray.kill(server)
+
+    def count_calls_of_servers(self) -> dict[str, int]:
+        """Return how many requests the servers on each node are working on, by the node's ID."""
+        counts: dict[str, int] = {}
+        for server, node in self._nodes_of("Server"):
+            calls = ray_get(server.get_num_ongoing_requests.remote())
+            counts[node] = counts.get(node, 0) + calls
+        return counts
+
+    def has_replica_on_second(self) -> bool:
+        """Return whether the second node has a replica of the server or the engine."""
+        nodes = [node for name in ("Server", "Engine") for _, node in self._nodes_of(name)]
+        return self.nodes.second_id in nodes
+
+    def _nodes_of(self, deployment: str) -> list[tuple[Any, str]]:
+        """Return the replicas of a deployment that run, and the IDs of their nodes."""
+
+        def read_node(_: object) -> str:
+            import ray
+
+            return str(ray.get_runtime_context().get_node_id())
+
+        replicas = self._replicas(deployment)
+        return [(replica, ray_get(replica.__ray_call__.remote(read_node))) for replica in replicas]
+
+    def _replicas(self, deployment: str) -> list[Any]:
+        import ray
+
+        return [
+            ray.get_actor(actor["name"], actor["namespace"])
+            for actor in ray.util.list_named_actors(all_namespaces=True)
+            if f"#{deployment}#" in actor["name"]
+        ]
+
+    def read_logs_of_servers(self) -> str:
+        """Return what the replicas of the server have logged."""
+        import ray
+
+        folder = Path(ray._private.worker._global_node.get_session_dir_path(), "logs", "serve")
+        return "".join(path.read_text() for path in folder.glob("replica_variations_Server_*.log"))
+
     def remove(self) -> None:
         """Remove the application, and wait until it is gone."""
         from ray import serve
 
         self._is_deployed = False
         serve.delete("variations")
+
+
+def ray_get(reference: Any) -> Any:
+    """Return what an actor answers within a minute."""
+    import ray
+
+    return ray.get(reference, timeout=60)
 
 
 @pytest.fixture(scope="session")

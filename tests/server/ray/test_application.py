@@ -1,9 +1,10 @@
 """The application on Ray Serve, called as clients call it."""
 
 import base64
-import http.client
 import io
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -61,12 +62,22 @@ def test_answers_are_those_of_one_process(address: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("user", ["bug", "refused"])
-def test_internals_stay_in_the_log(address: str, user: str) -> None:
-    """A bug of the engine, or a wrong key of its own, is a 500 that shows only the request's ID."""
+def test_internals_stay_in_the_log(address: str, deployed: RayServe, user: str) -> None:
+    """A bug of the engine, or a wrong key of its own, is a 500 that shows only the request's ID.
+
+    The log of the server's replica has the ID, and the error in full.
+    """
     answer = post(address, user=user)
     assert answer.status_code == 500
     (request_id,) = answer.headers.get_list("x-request-id")
     assert answer.json()["error"]["message"].endswith(f"in the log, under {request_id}.")
+
+    def has_traceback() -> bool:
+        lines = deployed.read_logs_of_servers().splitlines()
+        starts = [number for number, line in enumerate(lines) if request_id in line]
+        return any("Traceback (most" in line for number in starts for line in lines[number:][:3])
+
+    wait_until(has_traceback)
 
 
 def test_the_id_of_the_client_is_the_requests(address: str) -> None:
@@ -85,10 +96,9 @@ def test_a_client_that_leaves_cancels_its_call(address: str, deployed: RayServe)
         files={"image": ("a.png", PHOTO, "image/png")},
         data={"size": "256x256", "user": "held", "seed": "40"},
     )
-    client = http.client.HTTPConnection(request.url.host, request.url.port, timeout=60)
-    client.request("POST", request.url.path, request.read(), dict(request.headers))
-    wait_until(lambda: deployed.notes.read("started"))
-    client.close()
+    with closing(HTTPConnection(request.url.netloc.decode(), timeout=60)) as connection:
+        connection.request("POST", request.url.path, request.read(), dict(request.headers))
+        wait_until(lambda: deployed.notes.read("started"))
     wait_until(lambda: deployed.notes.read("cancelled"))
     assert [seed for _, seed in deployed.notes.read("cancelled")] == [40]
     assert images(post(address, seed="41")) == expected_images(41)

@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from time import sleep
 
 import httpx
 import pytest
@@ -67,8 +66,21 @@ def test_a_killed_replica_loses_nothing(deployed: RayServe) -> None:
     assert failures(put_under_load(deployed, 60, kill)) == []
 
 
+def test_a_killed_server_cancels_its_calls(deployed: RayServe) -> None:
+    """If the server that a request waits for dies, the engine stops and takes the next request."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, deployed.address, user="held", seed="50")
+        wait_until(lambda: deployed.notes.read("started"))
+        deployed.kill_servers()
+        assert answer.result().status_code >= 500
+    wait_until(lambda: deployed.notes.read("cancelled"))
+    assert [seed for _, seed in deployed.notes.read("cancelled")] == [50]
+    wait_until(lambda: post(deployed.address, seed="51").status_code == 200)
+
+
 def test_a_killed_node_loses_what_it_had(deployed: RayServe) -> None:
-    """If a node is killed, no more is lost than was in hand there, and no answer is wrong."""
+    """If a node is killed under load, no more is lost than was in hand, and no answer is wrong."""
+    wait_until(deployed.has_replica_on_second)
     try:
         lost = failures(put_under_load(deployed, 60, deployed.nodes.kill_second))
         assert len(lost) <= CLIENTS
@@ -78,6 +90,31 @@ def test_a_killed_node_loses_what_it_had(deployed: RayServe) -> None:
         assert images(post(deployed.address, seed="7")) == expected_images(7)
     finally:
         deployed.nodes.restart_second()
+
+
+def test_a_killed_node_spares_other_calls(deployed: RayServe) -> None:
+    """If a node is killed, only calls of the servers there are lost. The engine's are repeated."""
+    wait_until(deployed.has_replica_on_second)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        pending = [
+            pool.submit(post, deployed.address, user="held", seed=str(seed))
+            for seed in range(CLIENTS)
+        ]
+        # They wait in the servers until they are released, so the numbers do not change.
+        wait_until(lambda: sum(deployed.count_calls_of_servers().values()) == CLIENTS)
+        calls_on_second = deployed.count_calls_of_servers().get(deployed.nodes.second_id, 0)
+        try:
+            deployed.nodes.kill_second()
+            deployed.notes.release()
+            answers = [future.result() for future in pending]
+        finally:
+            deployed.nodes.restart_second()
+    for seed, answer in enumerate(answers):
+        if answer.status_code == 200:
+            assert images(answer) == expected_images(seed)
+        else:
+            assert answer.status_code >= 500
+    assert sum(answer.status_code != 200 for answer in answers) <= calls_on_second
 
 
 def test_a_new_version_loses_nothing(deployed: RayServe) -> None:
@@ -106,8 +143,8 @@ def test_a_removed_application_finishes_its_calls(deployed: RayServe) -> None:
         remover = threading.Thread(target=deployed.remove)
         remover.start()
         wait_until(lambda: httpx.get(f"{deployed.address}/healthz").status_code != 200)
-        # Nothing ends the calls while they are held.
-        sleep(1)
+        # A request that waits gets its answer before those that the engine works on.
+        wait_until(lambda: any(future.done() for future in pending))
         deployed.notes.release()
         answers = [future.result() for future in pending]
         # A call that the server had sent to a replica may have started late.
@@ -118,5 +155,6 @@ def test_a_removed_application_finishes_its_calls(deployed: RayServe) -> None:
             else:
                 assert answer.status_code == 503
                 assert "shutting down" in answer.json()["error"]["message"]
+        assert 0 < len(started) < len(pending)
         remover.join(60)
     assert not remover.is_alive()

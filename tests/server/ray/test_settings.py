@@ -1,20 +1,28 @@
 """The arguments of the application, and the Serve config in `examples/deploy/`."""
 
 import inspect
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from langchain_image_variation.engines.loading import resolve_engine
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.ray import Settings, app
 
 pytestmark = pytest.mark.slow
 CONFIG = Path(__file__).parents[3] / "examples" / "deploy" / "ray-serve.yaml"
+
+NUMBERS = (
+    *("target_ongoing_requests", "upscale_delay", "downscale_delay", "num_cpus", "num_gpus"),
+    *("workers", "max_replicas", "server_replicas", "min_replicas"),
+)
 
 
 def test_the_config_fits_serve_and_the_application() -> None:
@@ -41,6 +49,17 @@ def test_arguments_are_those_of_the_app() -> None:
         assert value == (list(default) if default == () else default), name
 
 
+@pytest.mark.parametrize("text", ["a.example", "[a.example]", "['a.example']"])
+def test_one_name_needs_no_brackets(text: str) -> None:
+    """A list of one name may be the name."""
+    assert Settings.model_validate({"hosts": text}).hosts == ["a.example"]
+
+
+def test_all_origins_need_no_quotes() -> None:
+    """A star stands for all origins, although YAML has another meaning for it."""
+    assert Settings.model_validate({"cors_origins": "*"}).cors_origins == ["*"]
+
+
 def test_texts_are_read_as_yaml() -> None:
     """Lists and mappings may be texts, as `serve run` passes them."""
     settings = Settings.model_validate(
@@ -55,15 +74,82 @@ def test_texts_are_read_as_yaml() -> None:
     ("arguments", "message"),
     [
         ({"replicas": 2}, "replicas"),
+        *(({name: math.inf}, name) for name in NUMBERS),
+        *(({name: -1}, name) for name in NUMBERS),
+        ({"num_gpus": 1.5}, r"num_gpus\n.*at most 1, or a whole number, got 1\.5"),
         ({"min_replicas": 3, "max_replicas": 2}, "min_replicas must be at most max_replicas"),
         ({"hosts": "["}, "must be YAML"),
-        ({"api_key": "secret"}, "api_key"),
     ],
 )
 def test_wrong_arguments_are_errors(arguments: dict[str, object], message: str) -> None:
     """An unknown argument or a wrong value is an error that names it."""
     with pytest.raises(ValidationError, match=message):
         Settings.model_validate(arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("api_key", "IMAGE_VARIATION_API_KEY"),
+        ("signing_key", "IMAGE_VARIATION_SIGNING_KEY"),
+        ("upstream_api_key", "IMAGE_VARIATION_UPSTREAM_API_KEY"),
+    ],
+)
+def test_a_key_is_no_argument(name: str, variable: str) -> None:
+    """A key as an argument is an error that names the variable for it."""
+    with pytest.raises(ValidationError, match=f"{name} is not an argument. Set {variable} in"):
+        Settings.model_validate({name: "sk-secret"})
+
+
+@pytest.mark.parametrize("name", ["api_key", "api-key", "apikey", "storage_options", "queue"])
+def test_errors_show_no_value(name: str) -> None:
+    """The value of a wrong argument is not shown, because it may be a key."""
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({name: "sk-secret"})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"queue": -1}, "queue must be"),
+        ({"url_ttl": 0}, "url_ttl must be"),
+        ({"upload_timeout": 0}, "upload_timeout must be"),
+        ({"upstream_timeout": -1}, "upstream_timeout must be"),
+        ({"store_max_bytes": -1}, "store_max_bytes must be"),
+        ({"max_pixels": 0}, "max_pixels must be"),
+        ({"total_pixels": 1}, "total_pixels must be"),
+        ({"total_upload_bytes": 3}, "total_upload_bytes must be"),
+        ({"upstream": "ftp://x"}, "upstream must be a URL"),
+        ({"public_url": "nope"}, "public_url must be a URL"),
+        ({"hosts": ["http://a"]}, "hosts contains 'http://a'"),
+        ({"cors_origins": ["x"]}, "cors_origins contains 'x'"),
+        ({"store_dir": ""}, "store_dir must not be empty"),
+        ({"store_dir": "a", "store_url": "s3://b"}, "exclude each other"),
+        ({"store_url": "nope"}, "store_url must be a URL"),
+        ({"store_url": "ftp://user:word@host/x"}, "store_url contains a password"),
+        ({"storage_options": {"anon": True}}, "storage_options is only for a store_url"),
+    ],
+)
+def test_the_apps_checks_come_before_anything_starts(
+    arguments: dict[str, Any], message: str
+) -> None:
+    """What `create_app` refuses is an error of the command, and not of each replica."""
+    with pytest.raises(InvalidRequestError, match=message) as caught:
+        app(Settings(**arguments))
+    assert caught.value.param in arguments
+
+
+def test_keys_may_be_on_the_nodes_only() -> None:
+    """An argument that needs a key passes, because the command does not know the nodes' keys."""
+    app(Settings(store_url="s3://bucket/x", cors_origins=["*"], upstream="https://a.example/v1"))
+
+
+def test_auto_is_decided_once() -> None:
+    """All replicas get the engine that is best where the command runs."""
+    bound = app(Settings(engine="auto"))._bound_deployment  # Ray has no public name for it
+    (engine_deployment,) = bound.init_args
+    assert engine_deployment._bound_deployment.init_args[0] == resolve_engine("auto") != "auto"
 
 
 def test_wrong_options_are_errors_before_anything_starts() -> None:
