@@ -125,7 +125,7 @@ _MODULES = {
 }
 
 _EXTRAS = {
-    "ImageVariationMCPServer": ("mcp",),
+    "ImageVariationMCPServer": ("mcp_types",),  # release 1 of `mcp` has none
     "ImageVariationMiddleware": ("langchain",),
     "ImageVariationToolSpec": ("llama_index",),
     "create_app": (

@@ -7,6 +7,7 @@ its own message.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -192,14 +193,26 @@ async def call_tool_async(
     *,
     fields: Mapping[str, Any] | None = None,
     listener: ImageListener | None = None,
+    executor: Executor | None = None,
 ) -> CallResult:
     """Do what `call_tool` does without blocking the loop. The listener is called on the loop.
+
+    Args:
+        settings: See `call_tool`.
+        engines: See `call_tool`.
+        arguments: See `call_tool`.
+        conversation: See `call_tool`.
+        fields: See `call_tool`.
+        listener: See `call_tool`.
+        executor: The threads of sync engines; see `call_engine_async`.
 
     Raises:
         Exception: See `call_tool`.
     """
     with listen_on_loop(listener) as loop_listener:
-        flow = _flow(settings, engines, arguments, conversation, fields or {}, loop_listener)
+        flow = _flow(
+            settings, engines, arguments, conversation, fields or {}, loop_listener, executor
+        )
         step = next(flow)
         while True:
             outcome = await step.run_async()
@@ -235,6 +248,7 @@ def _flow(
     conversation: Conversation | None,
     fields: Mapping[str, Any],
     listener: ImageListener | None,
+    executor: Executor | None = None,
 ) -> Generator[_Step, Any, CallResult]:
     """The call, step by step, for the sync and the async driver."""
     call: _Call = yield _work(partial(_prepare, settings, engines, arguments, conversation, fields))
@@ -248,7 +262,9 @@ def _flow(
         progress = None if listener is None else report_finished_images(listener)
         response = yield _Step(
             partial(call_engine, call.engine, call.request, progress=progress),
-            partial(call_engine_async, call.engine, call.request, progress=progress),
+            partial(
+                call_engine_async, call.engine, call.request, progress=progress, executor=executor
+            ),
         )
     elif listener is not None:
         for finished in range(1, n + 1):

@@ -1,6 +1,6 @@
 """`CreateArguments`: what a model passes to `create_image_variations`, and the schema it sees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, create_model
@@ -65,7 +65,12 @@ class CreateArguments(ImageVariationArguments):
 
 
 def parse_arguments(
-    arguments: dict[str, Any], *, max_n: int, with_size: bool, exposed: frozenset[Exposable]
+    arguments: dict[str, Any],
+    *,
+    max_n: int,
+    with_size: bool,
+    with_seed: bool,
+    exposed: frozenset[Exposable],
 ) -> CreateArguments:
     """Return the arguments that a model passed.
 
@@ -73,6 +78,7 @@ def parse_arguments(
         arguments: The arguments as they arrived.
         max_n: The maximum number of variations per call.
         with_size: Whether the model chooses the size.
+        with_seed: Whether an engine has a seed that requests can set.
         exposed: The arguments that are exposed.
 
     Raises:
@@ -86,15 +92,14 @@ def parse_arguments(
             max_n=max_n,
             with_size=with_size,
             exposed=exposed,
-            more_rules=_RULES,
+            more_rules={name: rule for name, rule in _RULES.items() if with_seed or name != "seed"},
         )
         raise ToolCallError(text) from None
 
 
 def input_schema(
-    engine_names: Sequence[str],
+    max_n_by_engine: Mapping[str, int],
     *,
-    max_n: int,
     with_size: bool,
     with_seed: bool,
     exposed: frozenset[Exposable],
@@ -103,21 +108,25 @@ def input_schema(
     """Return the arguments as a model sees them, as a JSON schema.
 
     Args:
-        engine_names: The engines that the model may choose. The first is used by default.
-        max_n: The maximum number of variations per call.
+        max_n_by_engine: The engines that the model may choose, each with the maximum number of
+            variations per call. The first is used by default.
         with_size: Whether the model chooses the size.
         with_seed: Whether an engine has a seed that requests can set.
         exposed: The arguments that are exposed.
         fit: What happens to an image that is not square, unless the model chooses.
     """
+    max_n = max(max_n_by_engine.values())
     arguments = bounded_arguments(max_n=max_n, with_size=with_size, fit=fit, exposed=exposed)
     fields: dict[str, Any] = {"image": (str, Field(description=_IMAGE))}
     if with_seed:
         fields["seed"] = (int, _SEED)
-    default = engine_names[0]
-    description = f"What makes the variations. Leave it out for {default}."
+    default = next(iter(max_n_by_engine))
+    sentences = [
+        f"What makes the variations. Leave it out for {default}.",
+        *(f"For {name}, n is at most {n}." for name, n in max_n_by_engine.items() if n < max_n),
+    ]
     fields["engine"] = (
-        Literal[tuple(engine_names)],
-        Field(default=default, description=description),
+        Literal[tuple(max_n_by_engine)],
+        Field(default=default, description=" ".join(sentences)),
     )
     return json_schema(create_model(CREATE_TOOL, __base__=arguments, **fields))

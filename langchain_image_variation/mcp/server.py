@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, get_args
 
 from pydantic import AnyUrl
@@ -33,7 +34,6 @@ from langchain_image_variation.engines.traits import (
 )
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
-    MissingExtraError,
     ToolCallError,
     excerpt,
 )
@@ -43,6 +43,8 @@ from langchain_image_variation.mcp.arguments import (
     input_schema,
     parse_arguments,
 )
+from langchain_image_variation.mcp.engine_threads import EngineThreads
+from langchain_image_variation.mcp.library import explain_import_error
 from langchain_image_variation.mcp.schema import json_schema
 from langchain_image_variation.mcp.thumbnails import (
     MAX_BASE64,
@@ -53,11 +55,13 @@ from langchain_image_variation.mcp.thumbnails import (
 from langchain_image_variation.numbers import check_whole_number
 
 try:
+    from mcp import MCPError
     from mcp.server import MCPServer
     from mcp.server.lowlevel.helper_types import ReadResourceContents
     from mcp.server.mcpserver import Context
     from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
     from mcp_types import (
+        INTERNAL_ERROR,
         CallToolResult,
         InputRequiredResult,
         Resource,
@@ -80,11 +84,10 @@ try:
         is_result_uri,
         list_results,
         read_result,
+        result_name,
     )
 except ImportError as error:
-    raise MissingExtraError.for_package(
-        "The MCP server", error.name, "langchain-image-variation[mcp]"
-    ) from None
+    raise explain_import_error(error) from None
 
 __all__ = ["LIST_TOOL", "MAX_LISTED_IMAGES", "ImageVariationMCPServer"]
 
@@ -124,8 +127,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     Args:
         settings: The settings of the tool. Its engine is the default of the argument `engine`.
-            Models always have `strength`, if an engine takes it. The settings `max_calls`,
-            `content` and `raise_on` have no effect here.
+            Models always have `strength`, if an engine takes it. Settings for conversations and
+            their messages, such as `max_calls`, are refused.
         engines: Further engines, or names of installed ones, that a model may choose. Name only
             those that it may use: some cost money, or send images to a server.
         thumbnail: The images of an answer: "none", "sheet" for one contact sheet, or "each" for
@@ -135,8 +138,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     Raises:
         ImageVariationError: If a setting or an engine cannot be used. See `check_settings`.
-        InvalidRequestError: If two engines have the same name, or `thumbnail` or
-            `max_thumbnail_base64` is not valid.
+        InvalidRequestError: If a setting does not work in a server, if two engines have the same
+            name, or if `thumbnail` or `max_thumbnail_base64` is not valid.
     """
 
     def __init__(
@@ -158,12 +161,13 @@ class ImageVariationMCPServer(MCPServer[Any]):
             "max_thumbnail_base64", max_thumbnail_base64, MIN_BASE64
         )
         settings = settings or ToolSettings()
+        _check_usable(settings)
         self._loaded_engines = LoadedEngines()
         check_settings(settings, self._loaded_engines)
         self._settings: dict[str, ToolSettings] = {}
         for engine in (settings.engine, *engines):
-            engine = self._loaded_engines.get(engine)
-            name = engine_name(engine)
+            loaded_engine = self._loaded_engines.get(engine)
+            name = engine_name(loaded_engine)
             if name in self._settings:
                 raise InvalidRequestError(
                     f"Two engines have the name {name!r}. Start a server for each.",
@@ -172,7 +176,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             exposed = {
                 option
                 for option in {"strength", *settings.expose}
-                if option not in ENGINE_OPTIONS or option in request_options(engine)
+                if option not in ENGINE_OPTIONS or option in request_options(loaded_engine)
             }
             update = {
                 "engine": engine,
@@ -182,6 +186,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             self._settings[name] = settings.model_copy(update=update)
             check_settings(self._settings[name], self._loaded_engines)
         self._default_engine = next(iter(self._settings))
+        self._engine_threads = EngineThreads()
         self._refuses_calls = False
         super().__init__(
             "image-variation", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING"
@@ -212,14 +217,21 @@ class ImageVariationMCPServer(MCPServer[Any]):
         if self._refuses_calls:
             return error_answer("The server is shutting down. Try again later.")
         try:
-            with ToolErrorTranslation((), ToolCallError):
+            with_prompt = "prompt" in self._exposed
+            with ToolErrorTranslation((), ToolCallError, with_prompt=with_prompt):
                 return await call(arguments, context)
         except ToolCallError as error:
             return error_answer(error.message)
 
     async def list_resources(self) -> list[Resource]:
-        """Return the newest results."""
-        results = await asyncio.to_thread(self._list_results)
+        """Return the newest results.
+
+        Raises:
+            mcp.MCPError: If their folder cannot be read.
+        """
+        # Only an error of this class reaches the client with its text.
+        with ToolErrorTranslation((), partial(MCPError, INTERNAL_ERROR)):
+            results = await asyncio.to_thread(self._list_results)
         return [*results, *await super().list_resources()]
 
     async def list_resource_templates(self) -> list[ResourceTemplate]:
@@ -248,16 +260,18 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     def _create_tool(self) -> Tool:
         default = self._settings[self._default_engine]
-        engines = [settings.engine for settings in self._settings.values()]
+        engines = [self._loaded_engines.get(each.engine) for each in self._settings.values()]
         return Tool(
             name=CREATE_TOOL,
             title="Create image variations",
             description=describe_tool(self._exposed),
             input_schema=input_schema(
-                list(self._settings),
-                max_n=self._max_n,
+                {
+                    name: largest_n(settings, self._loaded_engines)
+                    for name, settings in self._settings.items()
+                },
                 with_size=default.fixed_size is None,
-                with_seed=any("seed" in _model_options(engine) for engine in engines),
+                with_seed=self._with_seed,
                 exposed=self._exposed,
                 fit=default.fit,
             ),
@@ -269,6 +283,12 @@ class ImageVariationMCPServer(MCPServer[Any]):
                 open_world_hint=any(engine_base_url(engine) is not None for engine in engines),
             ),
         )
+
+    @property
+    def _with_seed(self) -> bool:
+        """Whether any of the engines has a seed that a model may set."""
+        engines = (self._loaded_engines.get(each.engine) for each in self._settings.values())
+        return any("seed" in _model_options(engine) for engine in engines)
 
     @property
     def _max_n(self) -> int:
@@ -289,12 +309,18 @@ class ImageVariationMCPServer(MCPServer[Any]):
             arguments,
             max_n=self._max_n,
             with_size=self._settings[self._default_engine].fixed_size is None,
+            with_seed=self._with_seed,
             exposed=self._exposed,
         )
+        values = values.model_copy(update={"image": result_name(values.image)})
         settings = self._choose_settings(values)
         async with report_images(context) as listener:
             result = await call_tool_async(
-                settings, self._loaded_engines, values, listener=listener
+                settings,
+                self._loaded_engines,
+                values,
+                listener=listener,
+                executor=self._engine_threads,
             )
         thumbnails = await asyncio.to_thread(self._make_thumbnails, settings, result)
         return text_answer(result.content, describe_result(result), thumbnails)
@@ -313,23 +339,30 @@ class ImageVariationMCPServer(MCPServer[Any]):
         Raises:
             ToolCallError: If the model may not use that engine, or if the engine lacks an option.
         """
-        name = self._default_engine if arguments.engine is None else arguments.engine
+        # Models often send an empty text for a missing argument.
+        name = (arguments.engine or "").strip() or self._default_engine
         settings = self._settings.get(name)
         if settings is None:
             names = ", ".join(self._settings)
             raise ToolCallError(
                 f"There is no engine {excerpt(name)} here. The engines are: {names}."
             )
+        max_n = largest_n(settings, self._loaded_engines)
+        if arguments.n > max_n:
+            raise ToolCallError(
+                f"n must be at most {max_n} with the engine {name}, got {arguments.n}.", param="n"
+            )
+        engine = self._loaded_engines.get(settings.engine)
         for option in ("seed", *ENGINE_OPTIONS):
             is_chosen = getattr(arguments, option, None) is not None
-            if is_chosen and option not in _model_options(settings.engine):
+            if is_chosen and option not in _model_options(engine):
                 raise ToolCallError(
                     f"The engine {name} has no {option} that you can set. Leave it out."
                 )
         if arguments.seed is None:
             return settings
-        engine = with_options(settings.engine, {"seed": arguments.seed})
-        return settings.model_copy(update={"engine": engine})
+        seeded_engine = with_options(engine, {"seed": arguments.seed})
+        return settings.model_copy(update={"engine": seeded_engine})
 
     def _make_thumbnails(self, settings: ToolSettings, result: CallResult) -> list[str]:
         if self._thumbnail == "each":
@@ -371,6 +404,30 @@ _LIST_IMAGES = Tool(
     output_schema=json_schema(ImageNames),
     annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
 )
+
+
+_NO_CONVERSATION = "a server does not see conversations. Leave it out"
+_UNUSABLE_SETTINGS = {
+    "max_calls": _NO_CONVERSATION,
+    "max_uploads": _NO_CONVERSATION,
+    "max_upload_bytes": _NO_CONVERSATION,
+    "max_upload_age": _NO_CONVERSATION,
+    "urls": _NO_CONVERSATION,
+    "content": "hosts decide what they show. Use thumbnail",
+    "raise_on": "each failure becomes an answer. Leave it out",
+}
+"""The settings that a server cannot use, each with the reason and what to do."""
+
+
+def _check_usable(settings: ToolSettings) -> None:
+    """Refuse settings that would have no effect.
+
+    Raises:
+        InvalidRequestError: If one is set.
+    """
+    for name, reason in _UNUSABLE_SETTINGS.items():
+        if getattr(settings, name) != ToolSettings.model_fields[name].default:
+            raise InvalidRequestError(f"{name} does not work here, because {reason}.", param=name)
 
 
 def _model_options(engine: object) -> set[str]:
