@@ -19,7 +19,15 @@ from langchain_image_variation.server.access import is_same_token, read_bearer_t
 from langchain_image_variation.server.connection import CROWDED_KEY
 from langchain_image_variation.server.run import LimitedServer, limited_config, listen
 
-__all__ = ["HOST", "MIN_TOKEN_LENGTH", "PATH", "Gate", "run_http", "transport_security"]
+__all__ = [
+    "HOST",
+    "IDLE_SECONDS",
+    "MIN_TOKEN_LENGTH",
+    "PATH",
+    "Gate",
+    "run_http",
+    "transport_security",
+]
 
 HOST = "127.0.0.1"
 """The address to listen on. The images belong to a user of this machine."""
@@ -37,7 +45,7 @@ tool only when they have its answer."""
 _DEFAULT_PORT = 80
 """The port that clients leave out of `Host` (RFC 9110, section 7.2)."""
 
-_IDLE_SECONDS = 10
+IDLE_SECONDS = 10
 """How many seconds a client may take to send the head of a request or to read 64 KB of its answer.
 The clients are programs on this machine."""
 
@@ -139,7 +147,7 @@ class _Server(LimitedServer):
         refuse_calls: Callable[[], object],
         ready: Callable[[str], object],
     ) -> None:
-        super().__init__(config, _IDLE_SECONDS)
+        super().__init__(config, IDLE_SECONDS)
         self._gate = gate
         self._refuse_calls = refuse_calls
         self._ready = ready

@@ -67,6 +67,7 @@ async def test_the_arguments_have_bounds(root: Path) -> None:
     arguments = await schema(serve(root, "local", ["instant"], max_n=4))
     assert [*arguments] == ["image", "n", "size", "strength", "seed", "engine"]
     assert all(argument["description"] for argument in arguments.values())
+    assert "attached to the chat is not there" in arguments["image"]["description"]
     assert (arguments["n"]["minimum"], arguments["n"]["maximum"]) == (1, 4)
     assert (arguments["strength"]["minimum"], arguments["strength"]["maximum"]) == (0, 1)
     assert (arguments["seed"]["minimum"], arguments["seed"]["maximum"]) == (0, 2**53 - 1)
@@ -308,7 +309,7 @@ async def test_an_empty_folder_is_no_error(tmp_path: Path) -> None:
         answer = await client.call_tool("list_images", {})
     assert (answer.is_error, text(answer)) == (
         False,
-        "There are no images here. Ask the user for one.",
+        "There are no images here. Ask the user to save the image in the server's folder.",
     )
 
 
