@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, create_model
 
 from langchain_image_variation.agents.arguments import (
-    Exposable,
+    ArgumentBounds,
     ImageVariationArguments,
     bounded_arguments,
+    describe_tool,
     explain_errors,
     expose_arguments,
 )
 from langchain_image_variation.exceptions import ToolCallError
 from langchain_image_variation.mcp.schema import json_schema
-from langchain_image_variation.source import Fit
 
 __all__ = [
     "CREATE_TOOL",
@@ -64,53 +64,36 @@ class CreateArguments(ImageVariationArguments):
     engine: str | None = None
 
 
-def parse_arguments(
-    arguments: dict[str, Any], *, max_n: int, with_size: bool, exposed: frozenset[Exposable]
-) -> CreateArguments:
+def parse_arguments(arguments: dict[str, Any], bounds: ArgumentBounds) -> CreateArguments:
     """Return the arguments that a model passed.
 
     Args:
         arguments: The arguments as they arrived.
-        max_n: The maximum number of variations per call.
-        with_size: Whether the model chooses the size.
-        exposed: The arguments that are exposed.
+        bounds: What the settings leave to the model.
 
     Raises:
         ToolCallError: If they are wrong. The message says how to correct them.
     """
     try:
-        return expose_arguments(CreateArguments, exposed).model_validate(arguments)
+        return expose_arguments(CreateArguments, bounds.exposed).model_validate(arguments)
     except ValidationError as error:
-        text = explain_errors(
-            error.errors(),
-            max_n=max_n,
-            with_size=with_size,
-            exposed=exposed,
-            more_rules=_RULES,
-        )
+        text = explain_errors(error.errors(), bounds, more_rules=_RULES)
         raise ToolCallError(text) from None
 
 
 def input_schema(
-    engine_names: Sequence[str],
-    *,
-    max_n: int,
-    with_size: bool,
-    with_seed: bool,
-    exposed: frozenset[Exposable],
-    fit: Fit,
+    engine_names: Sequence[str], bounds: ArgumentBounds, *, with_seed: bool
 ) -> dict[str, Any]:
     """Return the arguments as a model sees them, as a JSON schema.
 
     Args:
         engine_names: The engines that the model may choose. The first is used by default.
-        max_n: The maximum number of variations per call.
-        with_size: Whether the model chooses the size.
+        bounds: What the settings leave to the model.
         with_seed: Whether an engine has a seed that requests can set.
-        exposed: The arguments that are exposed.
-        fit: What happens to an image that is not square, unless the model chooses.
     """
-    arguments = bounded_arguments(max_n=max_n, with_size=with_size, fit=fit, exposed=exposed)
+    arguments = bounded_arguments(
+        bounds, name=CREATE_TOOL, description=describe_tool(bounds.exposed)
+    )
     fields: dict[str, Any] = {"image": (str, Field(description=_IMAGE))}
     if with_seed:
         fields["seed"] = (int, _SEED)
