@@ -35,6 +35,7 @@ from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.reachable_images import ReachableImages
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.settings_check import largest_n
 from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -45,9 +46,7 @@ from langchain_image_variation.engines.fingerprint import digest, engine_fingerp
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
     engine_base_url,
-    engine_max_n,
     engine_variation_kind,
-    request_options,
     with_options,
 )
 from langchain_image_variation.exceptions import (
@@ -56,7 +55,6 @@ from langchain_image_variation.exceptions import (
     ToolCallError,
     excerpt,
 )
-from langchain_image_variation.files.storage_urls import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
@@ -67,8 +65,6 @@ __all__ = [
     "CallResult",
     "call_tool",
     "call_tool_async",
-    "check_settings",
-    "largest_n",
 ]
 
 Engine: TypeAlias = VariationEngine | AsyncVariationEngine
@@ -82,71 +78,8 @@ class CallResult:
     """Text for the model: the handles of the new images, and what else it should know."""
     artifact: dict[str, Any]
     """Plain JSON for programs; see `ImageVariationTool`."""
-    thumbnail: bytes | None
-    """A JPEG of the results, at most 512 pixels a side, if the settings ask for it."""
     images: Sequence[bytes] = ()
-    """A JPEG of each result, if the settings ask for them; see `encode_results`."""
-
-    @property
-    def content_images(self) -> Sequence[bytes]:
-        """The JPEG files that the message contains, after the text."""
-        return self.images if self.thumbnail is None else [self.thumbnail]
-
-
-def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
-    """Find mistakes in the settings before the first call. Nothing is written.
-
-    Raises:
-        ImageVariationError: If the engine cannot be loaded, if `root_dir` is not a folder, if
-            `output_dir` leads out of it, or if the file system of `output_dir` is unknown or cannot
-            be opened.
-        MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
-            this kind of URL is not installed.
-        InvalidRequestError: If `cache` is on and the engine has no fingerprint, if
-            `expose` names an option of the engine that requests cannot set, or "fit" although
-            `fit` is "strict", or if `storage_options` are set and `output_dir` is a folder.
-        EngineError: If the `max_n` or the `variation_kind` of the engine has a wrong value.
-    """
-    if settings.storage_options and not is_url(settings.output_dir):
-        raise InvalidRequestError(
-            "storage_options are for the file system of a URL, but output_dir is a folder. Set "
-            "output_dir to a URL, or leave storage_options out.",
-            param="storage_options",
-        )
-    results, engine = open_results(settings, None), engines.get(settings.engine)
-    # They raise an error if the trait has a wrong value.
-    engine_max_n(engine)
-    engine_variation_kind(engine)
-    _check_exposed(settings, engine)
-    if settings.cache and _open_cache(settings, engine, results, {}) is None:
-        raise InvalidRequestError(
-            "cache needs an engine that has a fingerprint or is given by name. "
-            f"{type(engine).__name__} has no fingerprint: add one, or turn cache off.",
-            param="cache",
-        )
-
-
-def _check_exposed(settings: ToolSettings, engine: Engine) -> None:
-    names = request_options(engine)
-    for option, example in ENGINE_OPTIONS.items():
-        if option in settings.expose and option not in names:
-            raise InvalidRequestError(
-                f"expose={{{option!r}}} needs an engine whose {option} a request can set. "
-                f"{type(engine).__name__} has no with_options({option}=...): choose another "
-                f"engine, such as {example!r}, or leave {option!r} out.",
-                param="expose",
-            )
-    if "fit" in settings.expose and settings.fit == "strict":
-        raise InvalidRequestError(
-            "fit='strict' refuses images that are not square, so a model cannot choose what to do "
-            "with them. Choose another fit, or leave 'fit' out of expose.",
-            param="expose",
-        )
-
-
-def largest_n(settings: ToolSettings, engines: LoadedEngines) -> int:
-    """Return the maximum number of variations per call: that of the settings or of the engine."""
-    return min(settings.max_n, engine_max_n(engines.get(settings.engine)))
+    """The JPEG files that the message contains, after the text."""
 
 
 def call_tool(
@@ -425,11 +358,11 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     text = _content(call, response, images)
     match call.settings.content:
         case "text":
-            return CallResult(text, artifact, None)
+            return CallResult(text, artifact)
         case "thumbnail":
-            return CallResult(text, artifact, ContactSheet.thumbnail(call.source, response))
+            return CallResult(text, artifact, [ContactSheet.thumbnail(call.source, response)])
         case "blocks":
-            return CallResult(text, artifact, None, encode_results(response))
+            return CallResult(text, artifact, encode_results(response))
 
 
 def _result_name(call: _Call) -> str:

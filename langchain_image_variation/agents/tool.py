@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import io
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -32,7 +32,7 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
-    Exposable,
+    ArgumentBounds,
     ExposedArguments,
     ImageVariationArguments,
     bounded_arguments,
@@ -45,12 +45,10 @@ from langchain_image_variation.agents.call import (
     CallResult,
     call_tool,
     call_tool_async,
-    check_settings,
-    largest_n,
 )
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
-from langchain_image_variation.agents.graph_output import check_state_key, update_state
+from langchain_image_variation.agents.graph_state import check_state_key, update_state
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.progress_events import (
@@ -59,9 +57,12 @@ from langchain_image_variation.agents.progress_events import (
     report_progress_async,
 )
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.settings_check import argument_bounds, check_settings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
+
+_DEFAULT_BOUNDS = ArgumentBounds(MAX_N, with_size=True, fit="crop", exposed=frozenset())
 
 # LangChain passes a config only to a parameter that is annotated with exactly `RunnableConfig`.
 _NO_CONFIG = cast(RunnableConfig, None)
@@ -149,7 +150,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
-    ) = Field(default_factory=lambda: _explain, repr=False)
+    ) = Field(default_factory=lambda: partial(_explain, bounds=_DEFAULT_BOUNDS), repr=False)
     state_key: Annotated[str, AfterValidator(check_state_key)] | None = None
     """The key under which the state of a graph gets the `images` of each artifact. It needs a
     reducer, such as `add_images`. In an agent or a `ToolNode`, the tool then returns a `Command`,
@@ -164,13 +165,9 @@ class ImageVariationTool(BaseTool, ToolSettings):
             self.args_schema = self._input_class
         if self.description == TOOL_DESCRIPTION:
             self.description = describe_tool(self.expose)
-        if self.handle_validation_error is _explain:
-            # Name the limit and the arguments of this tool.
+        if _is_explanation(self.handle_validation_error):
             self.handle_validation_error = partial(
-                _explain,
-                max_n=largest_n(self, self._engines),
-                with_size=self.fixed_size is None,
-                exposed=self.expose,
+                _explain, bounds=argument_bounds(self, self._engines)
             )
         return self
 
@@ -180,12 +177,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         if self.args_schema is not self._input_class:
             return super().tool_call_schema
         return bounded_arguments(
-            name=self.name,
-            description=self.description,
-            max_n=largest_n(self, self._engines),
-            with_size=self.fixed_size is None,
-            fit=self.fit,
-            exposed=frozenset(self.expose),
+            argument_bounds(self, self._engines), name=self.name, description=self.description
         )
 
     def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
@@ -265,9 +257,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         delete_conversation(self, str(thread_id))
 
     def _translate_errors(self) -> ToolErrorTranslation:
-        return ToolErrorTranslation(
-            self.raise_on, ToolException, with_prompt="prompt" in self.expose
-        )
+        return ToolErrorTranslation(self.raise_on, ToolException, self.expose)
 
     def _output(self, result: CallResult, runtime: Any) -> tuple[Any, dict[str, Any]]:
         """Return the content and the artifact of the message, or a command instead of both."""
@@ -338,20 +328,19 @@ def _split_arguments(
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     """Return the content and the artifact of the message."""
-    if not result.content_images:
+    if not result.images:
         return result.content, result.artifact
     blocks: list[Any] = [create_text_block(result.content)]
-    for image in result.content_images:
+    for image in result.images:
         data = base64.b64encode(image).decode("ascii")
         blocks.append(create_image_block(base64=data, mime_type="image/jpeg"))
     return blocks, result.artifact
 
 
-def _explain(
-    error: ValidationError | ValidationErrorV1,
-    *,
-    max_n: int = MAX_N,
-    with_size: bool = True,
-    exposed: Set[Exposable] = frozenset(),
-) -> str:
-    return explain_errors(error.errors(), max_n=max_n, with_size=with_size, exposed=exposed)
+def _explain(error: ValidationError | ValidationErrorV1, *, bounds: ArgumentBounds) -> str:
+    return explain_errors(error.errors(), bounds)
+
+
+def _is_explanation(handler: object) -> bool:
+    """Return whether a handler of validation errors is the tool's own."""
+    return isinstance(handler, partial) and handler.func is _explain

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -10,20 +11,23 @@ from pydantic import AnyUrl
 from langchain_image_variation import __version__
 from langchain_image_variation.agents.arguments import (
     ENGINE_OPTIONS,
-    Exposable,
+    ArgumentBounds,
     describe_tool,
 )
 from langchain_image_variation.agents.call import (
     CallResult,
     call_tool_async,
-    check_settings,
-    largest_n,
 )
 from langchain_image_variation.agents.conversation_storage import open_results
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.settings_check import (
+    argument_bounds,
+    check_settings,
+    largest_n,
+)
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
@@ -217,8 +221,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
         if self._refuses_calls:
             return error_answer("The server is shutting down. Try again later.")
         try:
-            with_prompt = "prompt" in self._exposed
-            with ToolErrorTranslation((), ToolCallError, with_prompt=with_prompt):
+            with ToolErrorTranslation((), ToolCallError, self._bounds.exposed):
                 return await call(arguments, context)
         except ToolCallError as error:
             return error_answer(error.message)
@@ -230,7 +233,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             mcp.MCPError: If their folder cannot be read.
         """
         # Only an error of this class reaches the client with its text.
-        with ToolErrorTranslation((), partial(MCPError, INTERNAL_ERROR)):
+        with ToolErrorTranslation((), partial(MCPError, INTERNAL_ERROR), frozenset()):
             results = await asyncio.to_thread(self._list_results)
         return [*results, *await super().list_resources()]
 
@@ -250,7 +253,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
         if not is_result_uri(str(uri)):
             return await super().read_resource(uri, context)
         try:
-            with ToolErrorTranslation((), ResourceError):
+            with ToolErrorTranslation((), ResourceError, frozenset()):
                 data = await asyncio.to_thread(self._read_result, str(uri))
         except ResourceError as error:
             if isinstance(error.__cause__, ToolCallError):
@@ -259,21 +262,18 @@ class ImageVariationMCPServer(MCPServer[Any]):
         return [ReadResourceContents(content=data, mime_type="image/png")]
 
     def _create_tool(self) -> Tool:
-        default = self._settings[self._default_engine]
         engines = [self._loaded_engines.get(each.engine) for each in self._settings.values()]
         return Tool(
             name=CREATE_TOOL,
             title="Create image variations",
-            description=describe_tool(self._exposed),
+            description=describe_tool(self._bounds.exposed),
             input_schema=input_schema(
                 {
                     name: largest_n(settings, self._loaded_engines)
                     for name, settings in self._settings.items()
                 },
-                with_size=default.fixed_size is None,
+                self._bounds,
                 with_seed=self._with_seed,
-                exposed=self._exposed,
-                fit=default.fit,
             ),
             output_schema=json_schema(CreatedImages),
             annotations=ToolAnnotations(
@@ -291,27 +291,21 @@ class ImageVariationMCPServer(MCPServer[Any]):
         return any("seed" in _model_options(engine) for engine in engines)
 
     @property
-    def _max_n(self) -> int:
-        """The maximum number of variations that any of the engines makes in a call."""
-        return max(
-            largest_n(settings, self._loaded_engines) for settings in self._settings.values()
+    def _bounds(self) -> ArgumentBounds:
+        """What the settings leave to a model with any of the engines."""
+        bounds = [
+            argument_bounds(settings, self._loaded_engines) for settings in self._settings.values()
+        ]
+        return replace(
+            bounds[0],
+            max_n=max(each.max_n for each in bounds),
+            exposed=frozenset().union(*(each.exposed for each in bounds)),
         )
-
-    @property
-    def _exposed(self) -> frozenset[Exposable]:
-        """The arguments that are exposed for any of the engines."""
-        return frozenset().union(*(settings.expose for settings in self._settings.values()))
 
     async def _create(
         self, arguments: dict[str, Any], context: Context[Any, Any] | None
     ) -> CallToolResult:
-        values = parse_arguments(
-            arguments,
-            max_n=self._max_n,
-            with_size=self._settings[self._default_engine].fixed_size is None,
-            with_seed=self._with_seed,
-            exposed=self._exposed,
-        )
+        values = parse_arguments(arguments, self._bounds, with_seed=self._with_seed)
         values = values.model_copy(update={"image": result_name(values.image)})
         settings = self._choose_settings(values)
         async with report_images(context) as listener:
@@ -369,7 +363,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             results = open_results(settings, None)
             files = [_read_file(results, image["path"]) for image in result.artifact["images"]]
         else:
-            files = [result.thumbnail]
+            files = list(result.images)
         # Another call may have deleted a result that exceeds `max_results`.
         present = [file for file in files if file is not None]
         return encode_thumbnails(present, self._max_thumbnail_base64)
