@@ -95,7 +95,7 @@ except ImportError as error:
 
 __all__ = ["LIST_TOOL", "MAX_LISTED_IMAGES", "ImageVariationMCPServer"]
 
-Engine = VariationEngine | AsyncVariationEngine
+_Engine = VariationEngine | AsyncVariationEngine
 
 LIST_TOOL = "list_images"
 """The name of the tool that lists images."""
@@ -150,7 +150,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
         self,
         settings: ToolSettings | None = None,
         *,
-        engines: Iterable[str | Engine] = (),
+        engines: Iterable[str | _Engine] = (),
         thumbnail: Thumbnail = "sheet",
         max_thumbnail_base64: int = MAX_BASE64,
     ) -> None:
