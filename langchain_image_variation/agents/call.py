@@ -243,6 +243,7 @@ def _prepare(
     images = ReachableImages(results, conversation, open_uploads(settings, results))
     name = _image_name(arguments.image, settings, results)
     choices = chosen_values(arguments)
+    _check_choices(choices, settings)
     fit = choices.get("fit", settings.fit)
     label, source = images.load(name, fit=fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
@@ -273,6 +274,12 @@ def _prepare(
         cache=cache,
         cached_response=cache.find(request, source.inset) if cache is not None else None,
     )
+
+
+def _check_choices(choices: Mapping[str, Any], settings: ToolSettings) -> None:
+    """Refuse arguments that a developer's own schema has, but the settings do not expose."""
+    for name in choices.keys() - settings.expose:
+        raise ToolCallError(f"This tool has no argument {name!r}. Leave it out.", param=name)
 
 
 def _with_options(engine: Engine, options: Mapping[str, Any]) -> Engine:

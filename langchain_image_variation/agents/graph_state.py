@@ -24,7 +24,7 @@ __all__ = ["add_images", "check_state_key", "update_state"]
 
 
 def add_images(
-    images: Sequence[dict[str, Any]], new_images: Sequence[dict[str, Any]]
+    images: Sequence[dict[str, Any]] | None, new_images: Sequence[dict[str, Any]] | None
 ) -> list[dict[str, Any]]:
     """Add images to those in the state of a graph. This is a reducer for the key `state_key`.
 
@@ -32,10 +32,11 @@ def add_images(
     does a subgraph that shares the key.
 
     Args:
-        images: The images in the state.
-        new_images: The images of an update, each with its `path`.
+        images: The images in the state. None means that there are none yet.
+        new_images: The images of an update, each with its `path`. None adds nothing.
     """
-    return list({image["path"]: image for image in (*images, *new_images)}.values())
+    all_images = (*(images or ()), *(new_images or ()))
+    return list({image["path"]: image for image in all_images}.values())
 
 
 def check_state_key(key: str) -> str:
@@ -75,7 +76,7 @@ def update_state(
         The command, or None if the state is a list of messages, which has no keys.
     """
     state = runtime.state
-    name = messages_key(state)
+    name = messages_key(runtime)
     if name is None:
         return None
     if not (key in state if isinstance(state, Mapping) else hasattr(state, key)):

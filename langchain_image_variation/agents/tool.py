@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -33,6 +33,7 @@ from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
     ArgumentBounds,
+    Exposable,
     ExposedArguments,
     ImageVariationArguments,
     bounded_arguments,
@@ -153,28 +154,44 @@ class ImageVariationTool(BaseTool, ToolSettings):
     ) = Field(default_factory=lambda: partial(_explain, bounds=_DEFAULT_BOUNDS), repr=False)
     state_key: Annotated[str, AfterValidator(check_state_key)] | None = None
     """The key under which the state of a graph gets the `images` of each artifact. It needs a
-    reducer, such as `add_images`. In an agent or a `ToolNode`, the tool then returns a `Command`,
-    which contains the message."""
+    reducer, such as `add_images`. Without one, two calls at once end the graph with an
+    `InvalidUpdateError`, and later calls replace the images of earlier ones. In an agent or a
+    `ToolNode`, the tool then returns a `Command`, which contains the message."""
 
     _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_settings(self, self._engines)
-        if self.args_schema is ImageVariationInput:
-            self.args_schema = self._input_class
-        if self.description == TOOL_DESCRIPTION:
+        self._follow_settings()
+        return self
+
+    def _follow_settings(self) -> None:
+        """Describe the current settings to the model, unless the developer gave a description."""
+        if _is_generated(self.args_schema):
+            self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
+        if self.description in (describe_tool(frozenset()), describe_tool({"prompt"})):
             self.description = describe_tool(self.expose)
         if _is_explanation(self.handle_validation_error):
             self.handle_validation_error = partial(
                 _explain, bounds=argument_bounds(self, self._engines)
             )
-        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ToolSettings.model_fields:
+            self._follow_settings()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy. Its arguments and its description match the updated settings."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._follow_settings()
+        return copy
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
         """The schema that a model sees, within the limits of the settings."""
-        if self.args_schema is not self._input_class:
+        if not _is_generated(self.args_schema):
             return super().tool_call_schema
         return bounded_arguments(
             argument_bounds(self, self._engines), name=self.name, description=self.description
@@ -199,21 +216,17 @@ class ImageVariationTool(BaseTool, ToolSettings):
         content = self.run(arguments)
         return ToolMessage(content, tool_call_id="").text
 
-    @property
-    def _input_class(self) -> type[ImageVariationInput]:
-        return expose_arguments(ImageVariationInput, frozenset(self.expose))
-
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        if self.args_schema is self._input_class:
+        if _is_generated(self.args_schema):
             # A class that was made for this tool does not pickle.
             state["__dict__"] = {**state["__dict__"], "args_schema": ImageVariationInput}
         return state
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        if self.args_schema is ImageVariationInput:
-            self.args_schema = self._input_class
+        if _is_generated(self.args_schema):
+            self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
 
     def open_result(self, artifact: Any, index: int) -> io.BytesIO:
         """Open the image file of a result, for example to show it in a user interface.
@@ -339,6 +352,14 @@ def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
 
 def _explain(error: ValidationError | ValidationErrorV1, *, bounds: ArgumentBounds) -> str:
     return explain_errors(error.errors(), bounds)
+
+
+def _is_generated(schema: type[BaseModel]) -> bool:
+    """Return whether the tool made the class of its arguments, for any settings."""
+    names: frozenset[Exposable] = frozenset(
+        name for name in get_args(Exposable) if name in schema.model_fields
+    )
+    return schema is expose_arguments(ImageVariationInput, names)
 
 
 def _is_explanation(handler: object) -> bool:
