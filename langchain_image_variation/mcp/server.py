@@ -380,12 +380,14 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     def _list_images(self) -> tuple[str, ImageNames]:
         results = self._open_results()
-        files = results.image_folder.newest_names(MAX_LISTED_IMAGES + 1)
+        files = results.image_folder.list_images(
+            MAX_LISTED_IMAGES, excluded_folder=results.all_results_folder
+        )
         handles = results.newest_handles()
         names = ImageNames(
-            files=files[:MAX_LISTED_IMAGES],
+            files=files.names,
             results=handles[:MAX_LISTED_IMAGES],
-            has_more=max(len(files), len(handles)) > MAX_LISTED_IMAGES,
+            has_more=not files.is_complete or max(files.count, len(handles)) > MAX_LISTED_IMAGES,
         )
         return describe_names(names), names
 
