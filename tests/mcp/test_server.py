@@ -237,7 +237,10 @@ MISTAKES = [
     ({"image": "cat.png", "seed": 2**53}, "seed must be a whole number from 0 to"),
     ({"image": "cat.png", "engine": {}}, "engine must be the name of an engine"),
     ({"image": "cat.png", "prompt": "a dog"}, "'prompt' is not an argument; the arguments are"),
-    ({"image": "https://example.com/a.png"}, "This tool cannot open a URL"),
+    (
+        {"image": "https://example.com/a.png"},
+        "This tool cannot open a URL; ask the user to save the image in its folder.",
+    ),
     ({"image": "data:image/png;base64," + "A" * 5_000_000}, "There is no image"),
     ({"image": "\0"}, "There is no image"),
     ({"image": "x" * 100_000}, "There is no image"),
