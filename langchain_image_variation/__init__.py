@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from langchain_image_variation.agents.graph_output import add_images
+    from langchain_image_variation.agents.graph_state import add_images
     from langchain_image_variation.agents.middleware import (
         ImageVariationMiddleware as ImageVariationMiddleware,
     )
@@ -109,7 +109,7 @@ _MODULES = {
     "URLPolicy": "http.url_policy",
     "VariationBatch": "batch.variation_batch",
     "VariationEngine": "engines",
-    "add_images": "agents.graph_output",
+    "add_images": "agents.graph_state",
     "call_engine": "engines.call",
     "call_engine_async": "engines.call",
     "check_cancellation": "cancellation",
@@ -125,7 +125,7 @@ _MODULES = {
 }
 
 _EXTRAS = {
-    "ImageVariationMCPServer": ("mcp",),
+    "ImageVariationMCPServer": ("mcp_types",),  # release 1 of `mcp` has none
     "ImageVariationMiddleware": ("langchain",),
     "ImageVariationToolSpec": ("llama_index",),
     "create_app": (

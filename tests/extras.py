@@ -24,7 +24,7 @@ _PACKAGES = {
     "heif": ("pillow_heif",),
     "langchain": ("langchain", "langgraph"),
     "llama-index": ("llama_index",),
-    "mcp": ("mcp",),
+    "mcp": ("mcp_types",),
     "pytest": ("vcr",),
     "ray": ("ray",),
     # A package that only this extra needs.

@@ -23,7 +23,7 @@ FRAMEWORKS = {
     "langchain_image_variation.agents.middleware": "langchain",
     "langchain_image_variation.agents.tool_spec": "llama_index",
     **{
-        f"langchain_image_variation.mcp.{name}": "mcp"
+        f"langchain_image_variation.mcp.{name}": "mcp_types"
         for name in ("answer", "http", "progress", "resources", "server")
     },
     **{
@@ -33,7 +33,7 @@ FRAMEWORKS = {
 }
 """The modules that need the package of an extra."""
 NAMES_OF_EXTRAS = {
-    "ImageVariationMCPServer": "mcp",
+    "ImageVariationMCPServer": "mcp_types",
     "ImageVariationMiddleware": "langchain",
     "ImageVariationToolSpec": "llama_index",
 }

@@ -62,10 +62,10 @@ ROOMS = {
 FRAMEWORKS = {
     "langchain": {"agents.middleware"},
     "langchain_core": {
-        *("agents.graph_output", "agents.langchain_messages", "agents.middleware"),
+        *("agents.graph_state", "agents.langchain_messages", "agents.middleware"),
         *("agents.progress_events", "agents.tool"),
     },
-    "langgraph": {"agents.graph_output", "agents.middleware"},
+    "langgraph": {"agents.graph_state", "agents.middleware"},
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
     "pillow_heif": {"images.heic"},
     "pyarrow": {

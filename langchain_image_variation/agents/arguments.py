@@ -1,6 +1,7 @@
 """`ImageVariationArguments`: the arguments that a model sees, and explanations of its mistakes."""
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
@@ -16,6 +17,7 @@ __all__ = [
     "MAX_PROMPT_LENGTH",
     "TOOL_DESCRIPTION",
     "TOOL_NAME",
+    "ArgumentBounds",
     "Exposable",
     "ExposedArguments",
     "ImageVariationArguments",
@@ -185,42 +187,46 @@ def describe_tool(exposed: Set[Exposable]) -> str:
     return _PROMPT_TOOL_DESCRIPTION if "prompt" in exposed else TOOL_DESCRIPTION
 
 
+@dataclass(frozen=True, slots=True)
+class ArgumentBounds:
+    """What the settings leave to a model."""
+
+    max_n: int
+    """The maximum number of variations per call."""
+    with_size: bool
+    """Whether the model chooses the size."""
+    fit: Fit
+    """What happens to an image that is not square, unless the model chooses."""
+    exposed: frozenset[Exposable]
+    """The arguments that the developer exposes."""
+
+
 @lru_cache(maxsize=32)
-def bounded_arguments(
-    *,
-    max_n: int = MAX_N,
-    with_size: bool = True,
-    fit: Fit = "crop",
-    exposed: frozenset[Exposable] = frozenset(),
-    name: str = TOOL_NAME,
-    description: str = TOOL_DESCRIPTION,
-) -> type[BaseModel]:
+def bounded_arguments(bounds: ArgumentBounds, *, name: str, description: str) -> type[BaseModel]:
     """Return the arguments as a model sees them, within the limits of the settings.
 
     Args:
-        max_n: The maximum number of variations per call.
-        with_size: Whether the model chooses the size.
-        fit: What happens to an image that is not square, unless the model chooses.
-        exposed: The arguments that the developer exposes.
+        bounds: What the settings leave to the model.
         name: The name of the tool.
         description: The description of the tool.
     """
+    max_n, exposed = bounds.max_n, bounds.exposed
     original_fields = ImageVariationArguments.model_fields
     fields: dict[str, Any] = {"image": (str, original_fields["image"])}
     choice = f"from 1 to {max_n}" if max_n > 1 else "always 1"
     n_description = f"How many variations to make, {choice}."
     fields["n"] = (int, Field(default=1, ge=1, le=max_n, description=n_description))
-    if with_size:
+    if bounds.with_size:
         size = original_fields["size"]
         if "fit" in exposed:
             size = Field(default=size.default, description=_SIZE_BY_FIT)
-        elif fit == "keep":
+        elif bounds.fit == "keep":
             size = Field(default=size.default, description=_LARGEST_SIZE)
         fields["size"] = (Size, size)
     fields |= _exposed_fields(exposed)
     if "fit" in exposed:
         annotation, _ = fields["fit"]
-        fields["fit"] = (annotation, fit)
+        fields["fit"] = (annotation, bounds.fit)
     return create_model(name, __doc__=description, **fields)
 
 
@@ -252,12 +258,7 @@ def check_n(n: int, max_n: int) -> None:
 
 
 def explain_errors(
-    errors: list[Any],
-    *,
-    max_n: int = MAX_N,
-    with_size: bool = True,
-    exposed: Set[Exposable] = frozenset(),
-    more_rules: Mapping[str, str] | None = None,
+    errors: list[Any], bounds: ArgumentBounds, *, more_rules: Mapping[str, str] | None = None
 ) -> str:
     """Return text that helps a model to correct its arguments.
 
@@ -265,14 +266,13 @@ def explain_errors(
 
     Args:
         errors: The `errors()` of a pydantic `ValidationError`.
-        max_n: The maximum number of variations per call.
-        with_size: Whether the model chooses the size.
-        exposed: The arguments that the developer exposes.
+        bounds: What the settings leave to the model.
         more_rules: What the other arguments of the tool must be, by name.
     """
-    rules = {**_RULES, "n": _n_rule(max_n), **(more_rules or {})}
+    rules = {**_RULES, "n": _n_rule(bounds.max_n), **(more_rules or {})}
     argument_names = ["image", "n"]
-    others = {"size": with_size} | {name: name in exposed for name in get_args(Exposable)}
+    others = {"size": bounds.with_size}
+    others |= {name: name in bounds.exposed for name in get_args(Exposable)}
     for name, is_argument in others.items():
         if is_argument:
             argument_names.append(name)

@@ -7,6 +7,7 @@ its own message.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -34,6 +35,7 @@ from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.reachable_images import ReachableImages
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.settings_check import largest_n
 from langchain_image_variation.agents.usage import usage_metadata
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
@@ -44,9 +46,7 @@ from langchain_image_variation.engines.fingerprint import digest, engine_fingerp
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
     engine_base_url,
-    engine_max_n,
     engine_variation_kind,
-    request_options,
     with_options,
 )
 from langchain_image_variation.exceptions import (
@@ -55,7 +55,6 @@ from langchain_image_variation.exceptions import (
     ToolCallError,
     excerpt,
 )
-from langchain_image_variation.files.storage_urls import is_url
 from langchain_image_variation.images.pixels import flatten_on_white
 from langchain_image_variation.output import cut_back
 from langchain_image_variation.output.contact_sheet import ContactSheet
@@ -66,8 +65,6 @@ __all__ = [
     "CallResult",
     "call_tool",
     "call_tool_async",
-    "check_settings",
-    "largest_n",
 ]
 
 Engine: TypeAlias = VariationEngine | AsyncVariationEngine
@@ -81,72 +78,8 @@ class CallResult:
     """Text for the model: the handles of the new images, and what else it should know."""
     artifact: dict[str, Any]
     """Plain JSON for programs; see `ImageVariationTool`."""
-    thumbnail: bytes | None
-    """A JPEG of the source and its variations, at most 512 pixels a side, if the settings ask for
-    it."""
     images: Sequence[bytes] = ()
-    """A JPEG of each result, if the settings ask for them; see `encode_results`."""
-
-    @property
-    def content_images(self) -> Sequence[bytes]:
-        """The JPEG files that the message contains, after the text."""
-        return self.images if self.thumbnail is None else [self.thumbnail]
-
-
-def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
-    """Find mistakes in the settings before the first call. Nothing is written.
-
-    Raises:
-        ImageVariationError: If the engine cannot be loaded, if `root_dir` is not a folder, if
-            `output_dir` leads out of it, or if the file system of `output_dir` is unknown or cannot
-            be opened.
-        MissingExtraError: If `output_dir` is a URL, and fsspec or the package that it needs for
-            this kind of URL is not installed.
-        InvalidRequestError: If `cache` is on and the engine has no fingerprint, if
-            `expose` names an option of the engine that requests cannot set, or "fit" although
-            `fit` is "strict", or if `storage_options` are set and `output_dir` is a folder.
-        EngineError: If the `max_n` or the `variation_kind` of the engine has a wrong value.
-    """
-    if settings.storage_options and not is_url(settings.output_dir):
-        raise InvalidRequestError(
-            "storage_options are for the file system of a URL, but output_dir is a folder. Set "
-            "output_dir to a URL, or leave storage_options out.",
-            param="storage_options",
-        )
-    results, engine = open_results(settings, None), engines.get(settings.engine)
-    # They raise an error if the trait has a wrong value.
-    engine_max_n(engine)
-    engine_variation_kind(engine)
-    _check_exposed(settings, engine)
-    if settings.cache and _open_cache(settings, engine, results, {}) is None:
-        raise InvalidRequestError(
-            "cache needs an engine that has a fingerprint or is given by name. "
-            f"{type(engine).__name__} has no fingerprint: add one, or turn cache off.",
-            param="cache",
-        )
-
-
-def _check_exposed(settings: ToolSettings, engine: Engine) -> None:
-    names = request_options(engine)
-    for option, example in ENGINE_OPTIONS.items():
-        if option in settings.expose and option not in names:
-            raise InvalidRequestError(
-                f"The engine {type(engine).__name__} has no {option} that a request can set, so "
-                f"{option!r} cannot be exposed. Choose another engine, such as {example!r}, or "
-                f"leave {option!r} out.",
-                param="expose",
-            )
-    if "fit" in settings.expose and settings.fit == "strict":
-        raise InvalidRequestError(
-            "fit='strict' refuses images that are not square, so a model cannot choose what to do "
-            "with them. Choose another fit, or leave 'fit' out of expose.",
-            param="expose",
-        )
-
-
-def largest_n(settings: ToolSettings, engines: LoadedEngines) -> int:
-    """Return the maximum number of variations per call: that of the settings or of the engine."""
-    return min(settings.max_n, engine_max_n(engines.get(settings.engine)))
+    """The JPEG files that the message contains, after the text."""
 
 
 def call_tool(
@@ -193,14 +126,26 @@ async def call_tool_async(
     *,
     fields: Mapping[str, Any] | None = None,
     listener: ImageListener | None = None,
+    executor: Executor | None = None,
 ) -> CallResult:
     """Do what `call_tool` does without blocking the loop. The listener is called on the loop.
+
+    Args:
+        settings: See `call_tool`.
+        engines: See `call_tool`.
+        arguments: See `call_tool`.
+        conversation: See `call_tool`.
+        fields: See `call_tool`.
+        listener: See `call_tool`.
+        executor: The threads of sync engines; see `call_engine_async`.
 
     Raises:
         Exception: See `call_tool`.
     """
     with listen_on_loop(listener) as loop_listener:
-        flow = _flow(settings, engines, arguments, conversation, fields or {}, loop_listener)
+        flow = _flow(
+            settings, engines, arguments, conversation, fields or {}, loop_listener, executor
+        )
         step = next(flow)
         while True:
             outcome = await step.run_async()
@@ -236,6 +181,7 @@ def _flow(
     conversation: Conversation | None,
     fields: Mapping[str, Any],
     listener: ImageListener | None,
+    executor: Executor | None = None,
 ) -> Generator[_Step, Any, CallResult]:
     """The call, step by step, for the sync and the async driver."""
     call: _Call = yield _work(partial(_prepare, settings, engines, arguments, conversation, fields))
@@ -249,7 +195,9 @@ def _flow(
         progress = None if listener is None else report_finished_images(listener)
         response = yield _Step(
             partial(call_engine, call.engine, call.request, progress=progress),
-            partial(call_engine_async, call.engine, call.request, progress=progress),
+            partial(
+                call_engine_async, call.engine, call.request, progress=progress, executor=executor
+            ),
         )
     elif listener is not None:
         for finished in range(1, n + 1):
@@ -295,6 +243,7 @@ def _prepare(
     images = ReachableImages(results, conversation, open_uploads(settings, results))
     name = _image_name(arguments.image, settings, results)
     choices = chosen_values(arguments)
+    _check_choices(choices, settings)
     fit = choices.get("fit", settings.fit)
     label, source = images.load(name, fit=fit, urls=settings.urls)
     if engine_base_url(engine) is not None:
@@ -325,6 +274,12 @@ def _prepare(
         cache=cache,
         cached_response=cache.find(request, source.inset) if cache is not None else None,
     )
+
+
+def _check_choices(choices: Mapping[str, Any], settings: ToolSettings) -> None:
+    """Refuse arguments that a developer's own schema has, but the settings do not expose."""
+    for name in choices.keys() - settings.expose:
+        raise ToolCallError(f"This tool has no argument {name!r}. Leave it out.", param=name)
 
 
 def _with_options(engine: Engine, options: Mapping[str, Any]) -> Engine:
@@ -410,11 +365,11 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
     text = _content(call, response, images)
     match call.settings.content:
         case "text":
-            return CallResult(text, artifact, None)
+            return CallResult(text, artifact)
         case "thumbnail":
-            return CallResult(text, artifact, ContactSheet.thumbnail(call.source, response))
+            return CallResult(text, artifact, [ContactSheet.thumbnail(call.source, response)])
         case "blocks":
-            return CallResult(text, artifact, None, encode_results(response))
+            return CallResult(text, artifact, encode_results(response))
 
 
 def _result_name(call: _Call) -> str:

@@ -2,11 +2,12 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from types import TracebackType
 from typing import Self
 
 from langchain_image_variation import exceptions
+from langchain_image_variation.agents.arguments import Exposable
 from langchain_image_variation.agents.conversation import Conversation
 from langchain_image_variation.agents.failure_log import log_failure, log_refusal
 from langchain_image_variation.exceptions import (
@@ -92,17 +93,16 @@ class ToolErrorTranslation:
     Args:
         raise_on: The classes of failures that are raised. Other failures become answers too.
         answer: Makes an answer from its text.
-        with_prompt: Whether the model may choose the prompt, which an engine may refuse.
+        exposed: The arguments that the model may set. An engine may refuse its prompt.
     """
 
     def __init__(
         self,
         raise_on: tuple[type[Exception], ...],
         answer: Callable[[str], Exception],
-        *,
-        with_prompt: bool = False,
+        exposed: Set[Exposable],
     ) -> None:
-        self._raise_on, self._answer, self._with_prompt = raise_on, answer, with_prompt
+        self._raise_on, self._answer, self._exposed = raise_on, answer, exposed
         self.conversation: Conversation | None = None
         """The conversation of the call, once it is known. The log names its folder."""
 
@@ -124,7 +124,8 @@ class ToolErrorTranslation:
         folder = self.conversation.scope if self.conversation is not None else None
         if isinstance(error, ContentPolicyError):
             log_refusal(error, folder)
-            return self._answer(_REFUSED_PROMPT if self._with_prompt else text_for_model(error))
+            with_prompt = "prompt" in self._exposed
+            return self._answer(_REFUSED_PROMPT if with_prompt else text_for_model(error))
         log_failure(error, folder)
         failure = _with_text_for_model(error)
         return failure if isinstance(failure, self._raise_on) else self._answer(failure.message)

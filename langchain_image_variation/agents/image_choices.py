@@ -9,6 +9,7 @@ from langchain_image_variation.agents.conversation import (
     ResultImage,
     describe_name,
 )
+from langchain_image_variation.agents.image_folder import ImageListing
 from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.uploads import KeptUpload
@@ -35,9 +36,10 @@ def describe_choices(
         results: The results of the conversation, and the folder of images.
         has_results: Whether the call may use results that no message names.
     """
-    return (
-        " ".join(_sentences(conversation, kept_uploads, results, has_results))
-        or "Ask the user for an image."
+    return " ".join(_sentences(conversation, kept_uploads, results, has_results)) or (
+        "Ask the user for an image."
+        if conversation.has_messages
+        else "Ask the user to save an image in this tool's folder."
     )
 
 
@@ -50,33 +52,46 @@ def _sentences(
     if in_conversation := conversation.choices():
         yield in_conversation
     if earlier_images := _earlier_images(conversation, kept_uploads):
-        yield _list_last("Earlier images", earlier_images)
-    if files := _first_names(results.image_folder.newest_names()):
-        yield f"Files: {', '.join(files)}."
+        yield _list_newest("Earlier images", earlier_images)
+    files = results.image_folder.list_images(excluded_folder=results.all_results_folder)
+    if files.names:
+        yield _list_files(files)
     if has_results:
         listed_handles = {
             image.handle for image in conversation.images if isinstance(image, ResultImage)
         }
         newest_handles = results.newest_handles()
-        if handles := [name for name in newest_handles[::-1] if name not in listed_handles]:
-            yield _list_last("Earlier results", handles)
+        if handles := [name for name in newest_handles if name not in listed_handles]:
+            yield _list_newest("Earlier results", handles)
 
 
 def _earlier_images(conversation: Conversation, kept_uploads: Sequence[KeptUpload]) -> list[str]:
-    """Return the uploads that the messages no longer contain, the last used one last."""
+    """Return the uploads that the messages no longer contain, the last used one first."""
     in_messages = {
         image.identity and image.identity.sha256
         for image in conversation.images
         if isinstance(image, MessageImage)
     }
-    uploads = [upload for upload in kept_uploads if upload.sha256 not in in_messages]
+    uploads = [upload for upload in reversed(kept_uploads) if upload.sha256 not in in_messages]
     return [describe_name(upload.name, upload.size) for upload in uploads]
 
 
-def _list_last(title: str, names: list[str]) -> str:
-    """Return a sentence with the last names. If there are more, it says how many."""
+def _list_newest(title: str, names: list[str]) -> str:
+    """Return a sentence with the first names. If there are more, it says how many."""
+    order = ", the newest first" if len(names) > 1 else ""
     note = f" ({MAX_LISTED} of {len(names):,})" if len(names) > MAX_LISTED else ""
-    return f"{title}{note}: {', '.join(names[-MAX_LISTED:])}."
+    return f"{title}{order}{note}: {', '.join(names[:MAX_LISTED])}."
+
+
+def _list_files(files: ImageListing) -> str:
+    """Return a sentence with names of files. If there are more, it says how many."""
+    names = _first_names(files.names)
+    others = files.count - len(names)
+    if not files.is_complete:
+        names.append("and others")
+    elif others:
+        names.append(f"and {others:,} more")
+    return f"Files: {', '.join(names)}."
 
 
 def _first_names(names: list[str]) -> list[str]:

@@ -5,31 +5,48 @@ import heapq
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from langchain_image_variation.agents.conversation import MAX_LISTED
 from langchain_image_variation.exceptions import SourceError, excerpt
 from langchain_image_variation.files.atomic import unlink_temporary_names
-from langchain_image_variation.files.listing import list_files
 from langchain_image_variation.images.formats import SUFFIXES
 
-__all__ = ["MAX_PATH_LENGTH", "ImageFolder"]
+__all__ = ["MAX_PATH_LENGTH", "ImageFolder", "ImageListing"]
 
 MAX_PATH_LENGTH = 4_096
 """The maximum length of a path in characters. The systems allow no longer ones, and following or
 normalizing a text of megabytes would take minutes."""
 
-_MAX_ENTRIES = 2_000
-"""The maximum number of folder entries to read when listing images. It takes milliseconds."""
+_MAX_ENTRIES = 10_000
+"""The maximum number of folder entries to read when listing images. A project's folder may have
+many more, for example in `node_modules`. Reading this many takes tens of milliseconds."""
+
+_MAX_DEPTH = 8
+"""How many levels of subfolders are listed. Each folder is opened from the root, step by step, so
+a deep one takes longer."""
 
 _PLACING_WAITS = (0.001, 0.01, 0.05)
 """Seconds between successive checks of a result that still has its temporary name too."""
 
 _OPENS_STEPWISE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 """Whether this system can open each part of a path relative to the previous one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageListing:
+    """The images in a folder and its subfolders."""
+
+    names: list[str]
+    """The paths of the images that changed last, relative to the folder, the newest first."""
+    count: int
+    """How many images were found."""
+    is_complete: bool
+    """Whether all of the folder was read."""
 
 
 class ImageFolder:
@@ -113,14 +130,48 @@ class ImageFolder:
             return None
         return PurePosixPath(path.as_posix())
 
-    def newest_names(self, count: int = MAX_LISTED) -> list[str]:
-        """Return the names of the images that changed last. Subfolders are not listed.
+    def list_images(
+        self, max_names: int = MAX_LISTED, *, excluded_folder: PurePath | None = None
+    ) -> ImageListing:
+        """List the images in the folder and its subfolders, the folder itself first.
+
+        Hidden files and folders, links and hard links are left out. So is what a limit cuts off:
+        at most `_MAX_ENTRIES` entries are read, in `_MAX_DEPTH` levels of subfolders.
 
         Args:
-            count: The maximum number of names.
+            max_names: The maximum number of names. The images that changed last are named.
+            excluded_folder: A folder below this one, relative to it, to leave out.
         """
-        newest = heapq.nlargest(count, islice(_list_images(self.root), _MAX_ENTRIES))
-        return [name for _, name in newest]
+        excluded_stat = None
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            if excluded_folder is not None:
+                excluded_stat = os.stat(self.root / excluded_folder)
+        images: list[tuple[float, str]] = []
+        folders, unread, is_complete = deque([PurePosixPath()]), _MAX_ENTRIES, True
+        while folders and unread:
+            folder = folders.popleft()
+            subfolders = []
+            with contextlib.suppress(OSError), _scan(self.root, folder, excluded_stat) as entries:
+                for entry in entries:
+                    if not unread:
+                        is_complete = False
+                        break
+                    unread -= 1
+                    path = (folder / entry.name).as_posix()
+                    if _is_folder(entry):
+                        subfolders.append(folder / entry.name)
+                    elif (changed := _change_time(entry)) is not None:
+                        images.append((changed, path))
+            if len(folder.parts) < _MAX_DEPTH:
+                folders.extend(sorted(subfolders))
+            else:
+                is_complete = is_complete and not subfolders
+        newest = heapq.nlargest(max_names, images)
+        return ImageListing(
+            names=[name for _, name in newest],
+            count=len(images),
+            is_complete=is_complete and not folders,
+        )
 
 
 def _settled_stat(file: BinaryIO, folder: Path) -> os.stat_result:
@@ -177,13 +228,55 @@ def _open_and_compare(root: Path, path: Path, flags: int) -> int:
     raise OSError("The file was replaced while it was opened.")
 
 
-def _list_images(folder: Path) -> Iterator[tuple[float, str]]:
-    """Yield the modification time, in seconds, and the name of each image in a folder."""
-    with contextlib.suppress(OSError):
-        for name, status in list_files(folder, _is_image_name):
-            yield status.st_mtime, name
+@contextlib.contextmanager
+def _scan(
+    root: Path, folder: PurePosixPath, excluded_stat: os.stat_result | None
+) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """Yield the entries of a folder below a root.
+
+    Raises:
+        OSError: If the folder cannot be read, has become a link, or is the excluded folder.
+    """
+    if not _OPENS_STEPWISE or os.scandir not in os.supports_fd:
+        path = root / folder
+        if excluded_stat is not None and os.path.samestat(os.stat(path), excluded_stat):
+            raise OSError("The folder is excluded.")
+        with os.scandir(path) as entries:
+            yield entries
+        return
+    if folder.parts:
+        descriptor = _open_inside(root, root / folder, None)
+    else:
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if excluded_stat is not None and os.path.samestat(os.fstat(descriptor), excluded_stat):
+            raise OSError("The folder is excluded.")
+        with os.scandir(descriptor) as entries:
+            yield entries
+    finally:
+        os.close(descriptor)
 
 
-def _is_image_name(name: str) -> bool:
-    is_visible = name.isprintable() and not name.startswith(".")
-    return is_visible and Path(name).suffix.lower() in SUFFIXES
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder to list."""
+    try:
+        return _is_visible(entry.name) and entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _change_time(entry: os.DirEntry[str]) -> float | None:
+    """Return when an image changed, in seconds, or None if the entry is not an image to list."""
+    if not _is_visible(entry.name) or Path(entry.name).suffix.lower() not in SUFFIXES:
+        return None
+    try:
+        status = entry.stat(follow_symlinks=False)
+    # It was deleted, such as the temporary file of another process.
+    except OSError:
+        return None
+    # On Windows, a listing does not say how many names a file has.
+    return status.st_mtime if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 else None
+
+
+def _is_visible(name: str) -> bool:
+    return name.isprintable() and not name.startswith(".")

@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeAlias
 
 from langchain_image_variation.engines.context import Progress, ProgressListener
 
-__all__ = ["ImageListener", "listen_on_loop", "report_finished_images"]
+__all__ = ["ImageListener", "await_each", "listen_on_loop", "report_finished_images"]
 
 ImageListener: TypeAlias = Callable[[int, int], None]
 """Called after each finished image with the number of finished images and the number requested."""
@@ -48,3 +48,29 @@ def listen_on_loop(listener: ImageListener | None) -> Iterator[ImageListener | N
         yield schedule
     finally:
         is_active = False
+
+
+@contextlib.asynccontextmanager
+async def await_each(
+    report: Callable[[int, int], Awaitable[object]],
+) -> AsyncIterator[ImageListener]:
+    """Yield a listener for the event loop whose images an async function reports, in order.
+
+    At the end, all images have been reported. If an error ends the context, the others are dropped.
+
+    Args:
+        report: Called with what the listener is called with. What it raises is raised at the end.
+    """
+    events: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+
+    async def report_events() -> None:
+        while (event := await events.get()) is not None:
+            await report(*event)
+
+    task = asyncio.create_task(report_events())
+    try:
+        yield lambda finished, n: events.put_nowait((finished, n))
+        events.put_nowait(None)
+        await task
+    finally:
+        task.cancel()

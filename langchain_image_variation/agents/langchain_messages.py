@@ -54,7 +54,7 @@ def read_conversation(runtime: Any, config: RunnableConfig, tool: str) -> Conver
     scope = read_scope(config)
     if runtime is None:
         return None if scope is None else Conversation(scope=scope, has_messages=False)
-    messages = _find_messages(runtime.state)
+    messages = _find_messages(runtime)
     calls = _count_calls(messages, tool, runtime.tool_call_id)
     return Conversation(collect_images(messages), scope, calls)
 
@@ -80,20 +80,34 @@ def block_images(block: Any) -> list[MessageImage]:
     return _message_images(HumanMessage(content=[block]))
 
 
-def messages_key(state: Any) -> str | None:
-    """Return the key of the messages in a graph's state: "messages", or any other name.
+def messages_key(runtime: Any) -> str | None:
+    """Return the key of the call's messages in the state of its graph.
 
     Args:
-        state: A mapping, an object, or a list of messages, which has no key.
+        runtime: A runtime that `is_runtime` accepts.
+
+    Returns:
+        "messages" or any other name, or None if the state is a list, which has no key.
     """
-    return next((key for key, _ in _message_lists(state)), None)
+    key, _ = _call_messages(runtime)
+    return key
 
 
-def _find_messages(state: Any) -> list[BaseMessage]:
-    """Return the messages in a graph's state."""
-    for _, items in _message_lists(state):
-        return [message for item in items for message in _as_messages(item)]
-    return []
+def _find_messages(runtime: Any) -> list[BaseMessage]:
+    """Return the messages that a call belongs to."""
+    _, items = _call_messages(runtime)
+    return [message for item in items for message in _as_messages(item)]
+
+
+def _call_messages(runtime: Any) -> tuple[str | None, list[Any]]:
+    """Return the list of messages that asks for the call, or else the first one, with its key."""
+    lists = list(_message_lists(runtime.state))
+    for key, items in lists:
+        messages = (item for item in reversed(items) if isinstance(item, AIMessage))
+        calls = next((message.tool_calls for message in messages), [])
+        if any(call["id"] == runtime.tool_call_id for call in calls):
+            return key, items
+    return lists[0] if lists else (None, [])
 
 
 def _message_lists(state: Any) -> Iterator[tuple[str | None, list[Any]]]:

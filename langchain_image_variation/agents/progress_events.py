@@ -1,9 +1,10 @@
 """Reports each finished image to LangChain's callbacks and to the custom stream of a graph."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import contextvars
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeAlias
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -13,13 +14,14 @@ from langchain_core.callbacks import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from langchain_image_variation.agents.graph_output import find_stream_writer
-from langchain_image_variation.agents.image_listener import ImageListener
+from langchain_image_variation.agents.image_listener import ImageListener, await_each
 
 __all__ = ["PROGRESS_EVENT", "report_progress", "report_progress_async"]
 
 PROGRESS_EVENT = "image_variation_progress"
 """The name of the custom event for each finished image, and the `type` of its chunk."""
+
+_StreamWriter: TypeAlias = Callable[[object], object]
 
 
 @contextlib.contextmanager
@@ -65,30 +67,21 @@ async def report_progress_async(
         yield None
         return
     config = None if run is None else _event_config(run)
-    events: asyncio.Queue[dict[str, int] | None] = asyncio.Queue()
 
-    async def dispatch_events() -> None:
-        while (event := await events.get()) is not None:
-            if write_chunk is not None:
-                write_chunk(event["done"], event["n"])
-            if config is not None:
-                await adispatch_custom_event(PROGRESS_EVENT, event, config=config)
+    async def dispatch(finished: int, n: int) -> None:
+        if write_chunk is not None:
+            write_chunk(finished, n)
+        if config is not None:
+            event = {"done": finished, "n": n}
+            await adispatch_custom_event(PROGRESS_EVENT, event, config=config)
 
-    def enqueue(finished: int, n: int) -> None:
-        events.put_nowait({"done": finished, "n": n})
-
-    task = asyncio.create_task(dispatch_events())
-    try:
-        yield enqueue
-        events.put_nowait(None)
-        await task
-    finally:
-        task.cancel()
+    async with await_each(dispatch) as listener:
+        yield listener
 
 
 def _chunk_writer(runtime: Any) -> ImageListener | None:
     """Return a thread-safe listener that writes to the custom stream of the call's graph."""
-    write = find_stream_writer(runtime)
+    write = _find_stream_writer(runtime)
     if write is None:
         return None
     call_id = None if runtime is None else runtime.tool_call_id
@@ -97,6 +90,41 @@ def _chunk_writer(runtime: Any) -> ImageListener | None:
         write({"type": PROGRESS_EVENT, "tool_call_id": call_id, "done": finished, "n": n})
 
     return write_chunk
+
+
+def _find_stream_writer(runtime: Any) -> _StreamWriter | None:
+    """Return a function that writes to the custom stream of the graph, from any thread.
+
+    Args:
+        runtime: A runtime that `is_runtime` accepts, or None. Without one, the call may still run
+            in a node of a graph.
+
+    Returns:
+        The function, or None outside a graph.
+    """
+    writer = _ambient_writer() if runtime is None else runtime.stream_writer
+    if writer is None:
+        return None
+    # A graph's writer reads the name of its node from the context. An engine's thread has none.
+    context = contextvars.copy_context()
+
+    def write(chunk: object) -> None:
+        context.copy().run(writer, chunk)
+
+    return write
+
+
+def _ambient_writer() -> _StreamWriter | None:
+    """Return the writer of the node that calls the tool, or None."""
+    module = sys.modules.get("langgraph.config")
+    if module is None:
+        return None
+    try:
+        writer: _StreamWriter = module.get_stream_writer()
+    # Raised outside a graph, without a config or with that of another runnable.
+    except (KeyError, RuntimeError):
+        return None
+    return writer
 
 
 def _event_config(

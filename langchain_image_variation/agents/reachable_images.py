@@ -198,11 +198,12 @@ class ReachableImages:
                 spelling, excluded_folder=self._excluded_folder
             )
         if file is None:
-            advice = (
-                " This tool cannot open a URL; ask the user to upload the image itself."
-                if "://" in name
-                else ""
-            )
+            advice = ""
+            if "://" in name:
+                # Without messages, a user has no way to upload an image.
+                can_upload = self._conversation.has_messages
+                way = "upload the image itself" if can_upload else "save the image in its folder"
+                advice = f" This tool cannot open a URL; ask the user to {way}."
             raise _MissingImageError(
                 f"There is no image {excerpt(_relative_name(name))} here.{advice}"
             )

@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import io
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForToolRun,
@@ -32,6 +32,7 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 from langchain_image_variation.agents.arguments import (
     TOOL_DESCRIPTION,
     TOOL_NAME,
+    ArgumentBounds,
     Exposable,
     ExposedArguments,
     ImageVariationArguments,
@@ -45,12 +46,10 @@ from langchain_image_variation.agents.call import (
     CallResult,
     call_tool,
     call_tool_async,
-    check_settings,
-    largest_n,
 )
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
-from langchain_image_variation.agents.graph_output import check_state_key, update_state
+from langchain_image_variation.agents.graph_state import check_state_key, update_state
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.progress_events import (
@@ -59,9 +58,12 @@ from langchain_image_variation.agents.progress_events import (
     report_progress_async,
 )
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.settings_check import argument_bounds, check_settings
 from langchain_image_variation.contract import MAX_N, ResponseFormat
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
+
+_DEFAULT_BOUNDS = ArgumentBounds(MAX_N, with_size=True, fit="crop", exposed=frozenset())
 
 # LangChain passes a config only to a parameter that is annotated with exactly `RunnableConfig`.
 _NO_CONFIG = cast(RunnableConfig, None)
@@ -149,43 +151,50 @@ class ImageVariationTool(BaseTool, ToolSettings):
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
     handle_validation_error: (
         bool | str | Callable[[ValidationError | ValidationErrorV1], str] | None
-    ) = Field(default_factory=lambda: _explain, repr=False)
+    ) = Field(default_factory=lambda: partial(_explain, bounds=_DEFAULT_BOUNDS), repr=False)
     state_key: Annotated[str, AfterValidator(check_state_key)] | None = None
     """The key under which the state of a graph gets the `images` of each artifact. It needs a
-    reducer, such as `add_images`. In an agent or a `ToolNode`, the tool then returns a `Command`,
-    which contains the message."""
+    reducer, such as `add_images`. Without one, two calls at once end the graph with an
+    `InvalidUpdateError`, and later calls replace the images of earlier ones. In an agent or a
+    `ToolNode`, the tool then returns a `Command`, which contains the message."""
 
     _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_settings(self, self._engines)
-        if self.args_schema is ImageVariationInput:
-            self.args_schema = self._input_class
-        if self.description == TOOL_DESCRIPTION:
-            self.description = describe_tool(self.expose)
-        if self.handle_validation_error is _explain:
-            # Name the limit and the arguments of this tool.
-            self.handle_validation_error = partial(
-                _explain,
-                max_n=largest_n(self, self._engines),
-                with_size=self.fixed_size is None,
-                exposed=self.expose,
-            )
+        self._follow_settings()
         return self
+
+    def _follow_settings(self) -> None:
+        """Describe the current settings to the model, unless the developer gave a description."""
+        if _is_generated(self.args_schema):
+            self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
+        if self.description in (describe_tool(frozenset()), describe_tool({"prompt"})):
+            self.description = describe_tool(self.expose)
+        if _is_explanation(self.handle_validation_error):
+            self.handle_validation_error = partial(
+                _explain, bounds=argument_bounds(self, self._engines)
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ToolSettings.model_fields:
+            self._follow_settings()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy. Its arguments and its description match the updated settings."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._follow_settings()
+        return copy
 
     @property
     def tool_call_schema(self) -> ArgsSchema:
         """The schema that a model sees, within the limits of the settings."""
-        if self.args_schema is not self._input_class:
+        if not _is_generated(self.args_schema):
             return super().tool_call_schema
         return bounded_arguments(
-            name=self.name,
-            description=self.description,
-            max_n=largest_n(self, self._engines),
-            with_size=self.fixed_size is None,
-            fit=self.fit,
-            exposed=frozenset(self.expose),
+            argument_bounds(self, self._engines), name=self.name, description=self.description
         )
 
     def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
@@ -207,21 +216,17 @@ class ImageVariationTool(BaseTool, ToolSettings):
         content = self.run(arguments)
         return ToolMessage(content, tool_call_id="").text
 
-    @property
-    def _input_class(self) -> type[ImageVariationInput]:
-        return expose_arguments(ImageVariationInput, frozenset(self.expose))
-
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        if self.args_schema is self._input_class:
+        if _is_generated(self.args_schema):
             # A class that was made for this tool does not pickle.
             state["__dict__"] = {**state["__dict__"], "args_schema": ImageVariationInput}
         return state
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        if self.args_schema is ImageVariationInput:
-            self.args_schema = self._input_class
+        if _is_generated(self.args_schema):
+            self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
 
     def open_result(self, artifact: Any, index: int) -> io.BytesIO:
         """Open the image file of a result, for example to show it in a user interface.
@@ -265,9 +270,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         delete_conversation(self, str(thread_id))
 
     def _translate_errors(self) -> ToolErrorTranslation:
-        return ToolErrorTranslation(
-            self.raise_on, ToolException, with_prompt="prompt" in self.expose
-        )
+        return ToolErrorTranslation(self.raise_on, ToolException, self.expose)
 
     def _output(self, result: CallResult, runtime: Any) -> tuple[Any, dict[str, Any]]:
         """Return the content and the artifact of the message, or a command instead of both."""
@@ -338,20 +341,27 @@ def _split_arguments(
 
 def _message(result: CallResult) -> tuple[str | list[Any], dict[str, Any]]:
     """Return the content and the artifact of the message."""
-    if not result.content_images:
+    if not result.images:
         return result.content, result.artifact
     blocks: list[Any] = [create_text_block(result.content)]
-    for image in result.content_images:
+    for image in result.images:
         data = base64.b64encode(image).decode("ascii")
         blocks.append(create_image_block(base64=data, mime_type="image/jpeg"))
     return blocks, result.artifact
 
 
-def _explain(
-    error: ValidationError | ValidationErrorV1,
-    *,
-    max_n: int = MAX_N,
-    with_size: bool = True,
-    exposed: Set[Exposable] = frozenset(),
-) -> str:
-    return explain_errors(error.errors(), max_n=max_n, with_size=with_size, exposed=exposed)
+def _explain(error: ValidationError | ValidationErrorV1, *, bounds: ArgumentBounds) -> str:
+    return explain_errors(error.errors(), bounds)
+
+
+def _is_generated(schema: type[BaseModel]) -> bool:
+    """Return whether the tool made the class of its arguments, for any settings."""
+    names: frozenset[Exposable] = frozenset(
+        name for name in get_args(Exposable) if name in schema.model_fields
+    )
+    return schema is expose_arguments(ImageVariationInput, names)
+
+
+def _is_explanation(handler: object) -> bool:
+    """Return whether a handler of validation errors is the tool's own."""
+    return isinstance(handler, partial) and handler.func is _explain

@@ -21,14 +21,13 @@ from langchain_image_variation.agents.call import (
     CallResult,
     call_tool,
     call_tool_async,
-    check_settings,
-    largest_n,
 )
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.image_listener import ImageListener
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.settings_check import argument_bounds, check_settings
 from langchain_image_variation.contract import Size
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
@@ -223,31 +222,22 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         metadata = override or ToolMetadata(describe_tool(self.expose), TOOL_NAME)
         if metadata.fn_schema not in (None, DefaultToolFnSchema):
             return metadata
+        name = metadata.name or TOOL_NAME
         schema = bounded_arguments(
-            max_n=largest_n(self, self._engines),
-            with_size=self.fixed_size is None,
-            fit=self.fit,
-            exposed=frozenset(self.expose),
+            argument_bounds(self, self._engines), name=name, description=metadata.description
         )
-        return replace(metadata, name=metadata.name or TOOL_NAME, fn_schema=schema)
+        return replace(metadata, name=name, fn_schema=schema)
 
     def _validate(self, arguments: dict[str, object]) -> ImageVariationArguments:
         arguments_class = expose_arguments(ImageVariationArguments, frozenset(self.expose))
         try:
             return arguments_class.model_validate(arguments)
         except ValidationError as error:
-            text = explain_errors(
-                error.errors(),
-                max_n=largest_n(self, self._engines),
-                with_size=self.fixed_size is None,
-                exposed=self.expose,
-            )
+            text = explain_errors(error.errors(), argument_bounds(self, self._engines))
             raise ToolCallError(text) from None
 
     def _translate_errors(self) -> ToolErrorTranslation:
-        return ToolErrorTranslation(
-            self.raise_on, ToolCallError, with_prompt="prompt" in self.expose
-        )
+        return ToolErrorTranslation(self.raise_on, ToolCallError, self.expose)
 
     def _vary(self, tool_name: str, values: dict[str, object], ctx: object) -> ToolOutput:
         context, values = _take_context(ctx, values)
@@ -295,7 +285,7 @@ def _take_context(
 
 def _output(tool_name: str, values: dict[str, object], result: CallResult) -> ToolOutput:
     blocks: list[Any] = [TextBlock(text=result.content)]
-    for image in result.content_images:
+    for image in result.images:
         blocks.append(ImageBlock(image=image, image_mimetype="image/jpeg"))
     return ToolOutput(
         tool_name=tool_name,

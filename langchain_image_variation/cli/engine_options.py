@@ -7,7 +7,7 @@ from typing import Any
 from langchain_image_variation.cli.options import text_or_null
 from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.loading import check_option_names, load_engine_class
-from langchain_image_variation.engines.traits import engine_options, loads_model
+from langchain_image_variation.engines.traits import engine_options, is_hosted, loads_model
 from langchain_image_variation.exceptions import InvalidRequestError
 
 __all__ = [
@@ -162,7 +162,7 @@ def split_engines(arguments: argparse.Namespace) -> list[argparse.Namespace]:
 
     Raises:
         InvalidRequestError: If an option is set that none of the engines has, or an option that
-            means different things to two of them.
+            means different things to two of them, or a limit of costs that one of them lacks.
         ImageVariationError: If an engine cannot be imported.
     """
     names: list[str] = arguments.engine or ["local"]
@@ -195,6 +195,14 @@ def split_engines(arguments: argparse.Namespace) -> list[argparse.Namespace]:
                 "server for each.",
                 param=option,
             )
+    if limited := users.get("max_billed_calls"):
+        for name in names:
+            if name not in limited and is_hosted(load_engine_class(name)):
+                raise InvalidRequestError(
+                    f"The option max_billed_calls does not limit {name}, which a model could "
+                    "choose. Leave that engine out.",
+                    param="max_billed_calls",
+                )
     return engines
 
 

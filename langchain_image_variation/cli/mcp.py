@@ -36,6 +36,7 @@ __all__ = ["add_mcp"]
 
 _EXPOSABLE = ("fit", "name", "prompt")
 _THUMBNAILS = ("none", "sheet", "each")
+_DEFAULT_PORT = 8001
 _TOKEN_VARIABLE = "IMAGE_VARIATION_MCP_TOKEN"
 
 
@@ -107,18 +108,19 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     add(
         "--port",
         type=int,
-        default=8001,
-        help="with --http: the port; 0 picks a free one (default: 8001)",
+        help=f"with --http: the port; 0 picks a free one (default: {_DEFAULT_PORT})",
     )
     parser.set_defaults(run=_mcp, parser=parser)
 
 
 def _mcp(arguments: argparse.Namespace) -> None:
+    if arguments.port is not None and not arguments.http:
+        raise InvalidRequestError("--port needs --http.", param="port")
     # Nothing but the protocol may go to standard output.
     with contextlib.redirect_stdout(sys.stderr):
         server = _make_server(arguments)
     if arguments.http:
-        _serve_http(server, arguments.port)
+        _serve_http(server, _DEFAULT_PORT if arguments.port is None else arguments.port)
     else:
         _serve_host(server)
 

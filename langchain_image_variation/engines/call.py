@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from contextvars import copy_context
+from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +26,7 @@ from langchain_image_variation.exceptions import EngineError, ImageVariationErro
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Executor
 
 __all__ = ["call_engine", "call_engine_async"]
 
@@ -73,6 +76,7 @@ async def call_engine_async(
     *,
     progress: ProgressListener | None = None,
     wait_when_cancelled: bool = False,
+    executor: Executor | None = None,
 ) -> ImagesResponse:
     """Do what `call_engine` does without blocking the loop. A sync engine runs in a thread.
 
@@ -85,6 +89,8 @@ async def call_engine_async(
         wait_when_cancelled: Whether a cancelled call ends only when the thread of a sync engine
             does. By default the call ends immediately, and the thread continues until the engine
             stops.
+        executor: The threads in which a sync engine runs, unless `wait_when_cancelled` is set. By
+            default, those of `asyncio.to_thread`.
 
     Raises:
         ImageVariationError: See `call_engine`.
@@ -104,7 +110,8 @@ async def call_engine_async(
             elif wait_when_cancelled:
                 answer = await _call_in_thread(engine, request, cancel_event)
             else:
-                answer = await asyncio.to_thread(_create, engine, request)
+                create = partial(copy_context().run, _create, engine, request)
+                answer = await asyncio.get_running_loop().run_in_executor(executor, create)
             if isawaitable(answer):
                 answer = await _await(engine, answer)
         response = _finish(answer, request, engine)

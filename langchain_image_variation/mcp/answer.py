@@ -10,6 +10,7 @@ from langchain_image_variation.agents.call import CallResult
 from langchain_image_variation.mcp.resources import result_uri
 
 __all__ = [
+    "ASK_FOR_IMAGE",
     "CreatedImage",
     "CreatedImages",
     "ImageNames",
@@ -18,6 +19,10 @@ __all__ = [
     "error_answer",
     "text_answer",
 ]
+
+
+ASK_FOR_IMAGE = "Ask the user to save the image in the server's folder."
+"""What a model can do without an image. Hosts do not pass the images of a chat to a server."""
 
 
 class CreatedImage(BaseModel):
@@ -102,4 +107,4 @@ def describe_names(names: ImageNames) -> str:
     ]
     if names.has_more:
         lines.append("There are more, which are older. They can be used by name.")
-    return "\n".join(lines) or "There are no images here. Ask the user for one."
+    return "\n".join(lines) or f"There are no images here. {ASK_FOR_IMAGE}"

@@ -1,20 +1,20 @@
 """`CreateArguments`: what a model passes to `create_image_variations`, and the schema it sees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, create_model
 
 from langchain_image_variation.agents.arguments import (
-    Exposable,
+    ArgumentBounds,
     ImageVariationArguments,
     bounded_arguments,
+    describe_tool,
     explain_errors,
     expose_arguments,
 )
 from langchain_image_variation.exceptions import ToolCallError
 from langchain_image_variation.mcp.schema import json_schema
-from langchain_image_variation.source import Fit
 
 __all__ = [
     "CREATE_TOOL",
@@ -34,7 +34,8 @@ and would then ask for other images."""
 _IMAGE = (
     "The image to vary: the name of an image that list_images returns, the path of a file in the "
     "server's folder, such as 'photo.jpg' or 'trips/photo.jpg', or 'latest' for the newest result. "
-    "Never a URL or base64. Any other value returns a list of the images."
+    "An image attached to the chat is not there. Never a URL or base64. Any other value returns a "
+    "list of the images."
 )
 
 
@@ -65,59 +66,51 @@ class CreateArguments(ImageVariationArguments):
 
 
 def parse_arguments(
-    arguments: dict[str, Any], *, max_n: int, with_size: bool, exposed: frozenset[Exposable]
+    arguments: dict[str, Any], bounds: ArgumentBounds, *, with_seed: bool
 ) -> CreateArguments:
     """Return the arguments that a model passed.
 
     Args:
         arguments: The arguments as they arrived.
-        max_n: The maximum number of variations per call.
-        with_size: Whether the model chooses the size.
-        exposed: The arguments that are exposed.
+        bounds: What the settings leave to the model.
+        with_seed: Whether an engine has a seed that requests can set.
 
     Raises:
         ToolCallError: If they are wrong. The message says how to correct them.
     """
     try:
-        return expose_arguments(CreateArguments, exposed).model_validate(arguments)
+        return expose_arguments(CreateArguments, bounds.exposed).model_validate(arguments)
     except ValidationError as error:
-        text = explain_errors(
-            error.errors(),
-            max_n=max_n,
-            with_size=with_size,
-            exposed=exposed,
-            more_rules=_RULES,
-        )
+        rules = {name: rule for name, rule in _RULES.items() if with_seed or name != "seed"}
+        text = explain_errors(error.errors(), bounds, more_rules=rules)
         raise ToolCallError(text) from None
 
 
 def input_schema(
-    engine_names: Sequence[str],
-    *,
-    max_n: int,
-    with_size: bool,
-    with_seed: bool,
-    exposed: frozenset[Exposable],
-    fit: Fit,
+    max_n_by_engine: Mapping[str, int], bounds: ArgumentBounds, *, with_seed: bool
 ) -> dict[str, Any]:
     """Return the arguments as a model sees them, as a JSON schema.
 
     Args:
-        engine_names: The engines that the model may choose. The first is used by default.
-        max_n: The maximum number of variations per call.
-        with_size: Whether the model chooses the size.
+        max_n_by_engine: The engines that the model may choose, each with the maximum number of
+            variations per call. The first is used by default.
+        bounds: What the settings leave to the model.
         with_seed: Whether an engine has a seed that requests can set.
-        exposed: The arguments that are exposed.
-        fit: What happens to an image that is not square, unless the model chooses.
     """
-    arguments = bounded_arguments(max_n=max_n, with_size=with_size, fit=fit, exposed=exposed)
+    arguments = bounded_arguments(
+        bounds, name=CREATE_TOOL, description=describe_tool(bounds.exposed)
+    )
     fields: dict[str, Any] = {"image": (str, Field(description=_IMAGE))}
     if with_seed:
         fields["seed"] = (int, _SEED)
-    default = engine_names[0]
-    description = f"What makes the variations. Leave it out for {default}."
+    default = next(iter(max_n_by_engine))
+    smaller_limits = {name: n for name, n in max_n_by_engine.items() if n < bounds.max_n}
+    sentences = [
+        f"What makes the variations. Leave it out for {default}.",
+        *(f"For {name}, n is at most {n}." for name, n in smaller_limits.items()),
+    ]
     fields["engine"] = (
-        Literal[tuple(engine_names)],
-        Field(default=default, description=description),
+        Literal[tuple(max_n_by_engine)],
+        Field(default=default, description=" ".join(sentences)),
     )
     return json_schema(create_model(CREATE_TOOL, __base__=arguments, **fields))

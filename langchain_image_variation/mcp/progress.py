@@ -1,13 +1,12 @@
 """Reports finished images to the host, which shows them as progress."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from mcp.server.mcpserver import Context
 
-from langchain_image_variation.agents.image_listener import ImageListener
+from langchain_image_variation.agents.image_listener import ImageListener, await_each
 
 __all__ = ["report_images"]
 
@@ -22,17 +21,9 @@ async def report_images(context: Context[Any, Any] | None) -> AsyncIterator[Imag
     if context is None:
         yield None
         return
-    events: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
 
-    async def report() -> None:
-        while (event := await events.get()) is not None:
-            finished, n = event
-            await context.report_progress(finished, n, f"{finished} of {n} images")
+    async def report(finished: int, n: int) -> None:
+        await context.report_progress(finished, n, f"{finished} of {n} images")
 
-    task = asyncio.create_task(report())
-    try:
-        yield lambda finished, n: events.put_nowait((finished, n))
-        events.put_nowait(None)
-        await task
-    finally:
-        task.cancel()
+    async with await_each(report) as listener:
+        yield listener

@@ -15,6 +15,7 @@ __all__ = [
     "is_result_uri",
     "list_results",
     "read_result",
+    "result_name",
     "result_uri",
 ]
 
@@ -45,6 +46,12 @@ def result_uri(handle: str) -> str:
 def is_result_uri(uri: str) -> bool:
     """Return whether a URI is that of a result, which may exist or not."""
     return uri.startswith(_PREFIX)
+
+
+def result_name(image: str) -> str:
+    """Return the name of a result if a model wrote its URI, or else the model's text."""
+    uri = image.strip().strip("\"'`<>")
+    return unquote(uri.removeprefix(_PREFIX)) if is_result_uri(uri) else image
 
 
 def list_results(results: Results) -> list[Resource]:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 from pydantic import AnyUrl
@@ -9,20 +11,23 @@ from pydantic import AnyUrl
 from langchain_image_variation import __version__
 from langchain_image_variation.agents.arguments import (
     ENGINE_OPTIONS,
-    Exposable,
+    ArgumentBounds,
     describe_tool,
 )
 from langchain_image_variation.agents.call import (
     CallResult,
     call_tool_async,
-    check_settings,
-    largest_n,
 )
 from langchain_image_variation.agents.conversation_storage import open_results
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
+from langchain_image_variation.agents.settings_check import (
+    argument_bounds,
+    check_settings,
+    largest_n,
+)
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
@@ -33,7 +38,6 @@ from langchain_image_variation.engines.traits import (
 )
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
-    MissingExtraError,
     ToolCallError,
     excerpt,
 )
@@ -43,6 +47,8 @@ from langchain_image_variation.mcp.arguments import (
     input_schema,
     parse_arguments,
 )
+from langchain_image_variation.mcp.engine_threads import EngineThreads
+from langchain_image_variation.mcp.library import explain_import_error
 from langchain_image_variation.mcp.schema import json_schema
 from langchain_image_variation.mcp.thumbnails import (
     MAX_BASE64,
@@ -53,11 +59,13 @@ from langchain_image_variation.mcp.thumbnails import (
 from langchain_image_variation.numbers import check_whole_number
 
 try:
+    from mcp import MCPError
     from mcp.server import MCPServer
     from mcp.server.lowlevel.helper_types import ReadResourceContents
     from mcp.server.mcpserver import Context
     from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
     from mcp_types import (
+        INTERNAL_ERROR,
         CallToolResult,
         InputRequiredResult,
         Resource,
@@ -80,15 +88,14 @@ try:
         is_result_uri,
         list_results,
         read_result,
+        result_name,
     )
 except ImportError as error:
-    raise MissingExtraError.for_package(
-        "The MCP server", error.name, "langchain-image-variation[mcp]"
-    ) from None
+    raise explain_import_error(error) from None
 
 __all__ = ["LIST_TOOL", "MAX_LISTED_IMAGES", "ImageVariationMCPServer"]
 
-Engine = VariationEngine | AsyncVariationEngine
+_Engine = VariationEngine | AsyncVariationEngine
 
 LIST_TOOL = "list_images"
 """The name of the tool that lists images."""
@@ -124,8 +131,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     Args:
         settings: The settings of the tool. Its engine is the default of the argument `engine`.
-            Models always have `strength`, if an engine takes it. The settings `max_calls`,
-            `content` and `raise_on` have no effect here.
+            Models always have `strength`, if an engine takes it. Settings for conversations and
+            their messages, such as `max_calls`, are refused.
         engines: Further engines, or names of installed ones, that a model may choose. Name only
             those that it may use: some cost money, or send images to a server.
         thumbnail: The images of an answer: "none", "sheet" for one contact sheet, or "each" for
@@ -135,15 +142,15 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     Raises:
         ImageVariationError: If a setting or an engine cannot be used. See `check_settings`.
-        InvalidRequestError: If two engines have the same name, or `thumbnail` or
-            `max_thumbnail_base64` is not valid.
+        InvalidRequestError: If a setting does not work in a server, if two engines have the same
+            name, or if `thumbnail` or `max_thumbnail_base64` is not valid.
     """
 
     def __init__(
         self,
         settings: ToolSettings | None = None,
         *,
-        engines: Iterable[str | Engine] = (),
+        engines: Iterable[str | _Engine] = (),
         thumbnail: Thumbnail = "sheet",
         max_thumbnail_base64: int = MAX_BASE64,
     ) -> None:
@@ -158,12 +165,13 @@ class ImageVariationMCPServer(MCPServer[Any]):
             "max_thumbnail_base64", max_thumbnail_base64, MIN_BASE64
         )
         settings = settings or ToolSettings()
+        _check_usable(settings)
         self._loaded_engines = LoadedEngines()
         check_settings(settings, self._loaded_engines)
         self._settings: dict[str, ToolSettings] = {}
         for engine in (settings.engine, *engines):
-            engine = self._loaded_engines.get(engine)
-            name = engine_name(engine)
+            loaded_engine = self._loaded_engines.get(engine)
+            name = engine_name(loaded_engine)
             if name in self._settings:
                 raise InvalidRequestError(
                     f"Two engines have the name {name!r}. Name each engine once, or start a "
@@ -173,7 +181,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             exposed = {
                 option
                 for option in {"strength", *settings.expose}
-                if option not in ENGINE_OPTIONS or option in request_options(engine)
+                if option not in ENGINE_OPTIONS or option in request_options(loaded_engine)
             }
             update = {
                 "engine": engine,
@@ -183,6 +191,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
             self._settings[name] = settings.model_copy(update=update)
             check_settings(self._settings[name], self._loaded_engines)
         self._default_engine = next(iter(self._settings))
+        self._engine_threads = EngineThreads()
         self._refuses_calls = False
         super().__init__(
             "image-variation", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING"
@@ -213,14 +222,20 @@ class ImageVariationMCPServer(MCPServer[Any]):
         if self._refuses_calls:
             return error_answer("The server is shutting down. Try again later.")
         try:
-            with ToolErrorTranslation((), ToolCallError):
+            with ToolErrorTranslation((), ToolCallError, self._bounds.exposed):
                 return await call(arguments, context)
         except ToolCallError as error:
             return error_answer(error.message)
 
     async def list_resources(self) -> list[Resource]:
-        """Return the newest results."""
-        results = await asyncio.to_thread(self._list_results)
+        """Return the newest results.
+
+        Raises:
+            mcp.MCPError: If their folder cannot be read.
+        """
+        # Only an error of this class reaches the client with its text.
+        with ToolErrorTranslation((), partial(MCPError, INTERNAL_ERROR), frozenset()):
+            results = await asyncio.to_thread(self._list_results)
         return [*results, *await super().list_resources()]
 
     async def list_resource_templates(self) -> list[ResourceTemplate]:
@@ -239,7 +254,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
         if not is_result_uri(str(uri)):
             return await super().read_resource(uri, context)
         try:
-            with ToolErrorTranslation((), ResourceError):
+            with ToolErrorTranslation((), ResourceError, frozenset()):
                 data = await asyncio.to_thread(self._read_result, str(uri))
         except ResourceError as error:
             if isinstance(error.__cause__, ToolCallError):
@@ -248,19 +263,18 @@ class ImageVariationMCPServer(MCPServer[Any]):
         return [ReadResourceContents(content=data, mime_type="image/png")]
 
     def _create_tool(self) -> Tool:
-        default = self._settings[self._default_engine]
-        engines = [settings.engine for settings in self._settings.values()]
+        engines = [self._loaded_engines.get(each.engine) for each in self._settings.values()]
         return Tool(
             name=CREATE_TOOL,
             title="Create image variations",
-            description=describe_tool(self._exposed),
+            description=describe_tool(self._bounds.exposed),
             input_schema=input_schema(
-                list(self._settings),
-                max_n=self._max_n,
-                with_size=default.fixed_size is None,
-                with_seed=any("seed" in _model_options(engine) for engine in engines),
-                exposed=self._exposed,
-                fit=default.fit,
+                {
+                    name: largest_n(settings, self._loaded_engines)
+                    for name, settings in self._settings.items()
+                },
+                self._bounds,
+                with_seed=self._with_seed,
             ),
             output_schema=json_schema(CreatedImages),
             annotations=ToolAnnotations(
@@ -272,30 +286,36 @@ class ImageVariationMCPServer(MCPServer[Any]):
         )
 
     @property
-    def _max_n(self) -> int:
-        """The maximum number of variations that any of the engines makes in a call."""
-        return max(
-            largest_n(settings, self._loaded_engines) for settings in self._settings.values()
-        )
+    def _with_seed(self) -> bool:
+        """Whether any of the engines has a seed that a model may set."""
+        engines = (self._loaded_engines.get(each.engine) for each in self._settings.values())
+        return any("seed" in _model_options(engine) for engine in engines)
 
     @property
-    def _exposed(self) -> frozenset[Exposable]:
-        """The arguments that are exposed for any of the engines."""
-        return frozenset().union(*(settings.expose for settings in self._settings.values()))
+    def _bounds(self) -> ArgumentBounds:
+        """What the settings leave to a model with any of the engines."""
+        bounds = [
+            argument_bounds(settings, self._loaded_engines) for settings in self._settings.values()
+        ]
+        return replace(
+            bounds[0],
+            max_n=max(each.max_n for each in bounds),
+            exposed=frozenset().union(*(each.exposed for each in bounds)),
+        )
 
     async def _create(
         self, arguments: dict[str, Any], context: Context[Any, Any] | None
     ) -> CallToolResult:
-        values = parse_arguments(
-            arguments,
-            max_n=self._max_n,
-            with_size=self._settings[self._default_engine].fixed_size is None,
-            exposed=self._exposed,
-        )
+        values = parse_arguments(arguments, self._bounds, with_seed=self._with_seed)
+        values = values.model_copy(update={"image": result_name(values.image)})
         settings = self._choose_settings(values)
         async with report_images(context) as listener:
             result = await call_tool_async(
-                settings, self._loaded_engines, values, listener=listener
+                settings,
+                self._loaded_engines,
+                values,
+                listener=listener,
+                executor=self._engine_threads,
             )
         thumbnails = await asyncio.to_thread(self._make_thumbnails, settings, result)
         return text_answer(result.content, describe_result(result), thumbnails)
@@ -314,30 +334,37 @@ class ImageVariationMCPServer(MCPServer[Any]):
         Raises:
             ToolCallError: If the model may not use that engine, or if the engine lacks an option.
         """
-        name = self._default_engine if arguments.engine is None else arguments.engine
+        # Models often send an empty text for a missing argument.
+        name = (arguments.engine or "").strip() or self._default_engine
         settings = self._settings.get(name)
         if settings is None:
             names = ", ".join(self._settings)
             raise ToolCallError(
                 f"There is no engine {excerpt(name)} here. The engines are: {names}."
             )
+        max_n = largest_n(settings, self._loaded_engines)
+        if arguments.n > max_n:
+            raise ToolCallError(
+                f"n must be at most {max_n} with the engine {name}, got {arguments.n}.", param="n"
+            )
+        engine = self._loaded_engines.get(settings.engine)
         for option in ("seed", *ENGINE_OPTIONS):
             is_chosen = getattr(arguments, option, None) is not None
-            if is_chosen and option not in _model_options(settings.engine):
+            if is_chosen and option not in _model_options(engine):
                 raise ToolCallError(
                     f"The engine {name} has no {option} that you can set. Leave it out."
                 )
         if arguments.seed is None:
             return settings
-        engine = with_options(settings.engine, {"seed": arguments.seed})
-        return settings.model_copy(update={"engine": engine})
+        seeded_engine = with_options(engine, {"seed": arguments.seed})
+        return settings.model_copy(update={"engine": seeded_engine})
 
     def _make_thumbnails(self, settings: ToolSettings, result: CallResult) -> list[str]:
         if self._thumbnail == "each":
             results = open_results(settings, None)
             files = [_read_file(results, image["path"]) for image in result.artifact["images"]]
         else:
-            files = [result.thumbnail]
+            files = list(result.images)
         # Another call may have deleted a result that exceeds `max_results`.
         present = [file for file in files if file is not None]
         return encode_thumbnails(present, self._max_thumbnail_base64)
@@ -354,12 +381,14 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     def _list_images(self) -> tuple[str, ImageNames]:
         results = self._open_results()
-        files = results.image_folder.newest_names(MAX_LISTED_IMAGES + 1)
+        files = results.image_folder.list_images(
+            MAX_LISTED_IMAGES, excluded_folder=results.all_results_folder
+        )
         handles = results.newest_handles()
         names = ImageNames(
-            files=files[:MAX_LISTED_IMAGES],
+            files=files.names,
             results=handles[:MAX_LISTED_IMAGES],
-            has_more=max(len(files), len(handles)) > MAX_LISTED_IMAGES,
+            has_more=not files.is_complete or max(files.count, len(handles)) > MAX_LISTED_IMAGES,
         )
         return describe_names(names), names
 
@@ -372,6 +401,30 @@ _LIST_IMAGES = Tool(
     output_schema=json_schema(ImageNames),
     annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
 )
+
+
+_NO_CONVERSATION = "a server does not see conversations. Leave it out"
+_UNUSABLE_SETTINGS = {
+    "max_calls": _NO_CONVERSATION,
+    "max_uploads": _NO_CONVERSATION,
+    "max_upload_bytes": _NO_CONVERSATION,
+    "max_upload_age": _NO_CONVERSATION,
+    "urls": _NO_CONVERSATION,
+    "content": "hosts decide what they show. Use thumbnail",
+    "raise_on": "each failure becomes an answer. Leave it out",
+}
+"""The settings that a server cannot use, each with the reason and what to do."""
+
+
+def _check_usable(settings: ToolSettings) -> None:
+    """Refuse settings that would have no effect.
+
+    Raises:
+        InvalidRequestError: If one is set.
+    """
+    for name, reason in _UNUSABLE_SETTINGS.items():
+        if getattr(settings, name) != ToolSettings.model_fields[name].default:
+            raise InvalidRequestError(f"{name} does not work here, because {reason}.", param=name)
 
 
 def _model_options(engine: object) -> set[str]:

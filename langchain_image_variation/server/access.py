@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from langchain_image_variation.exceptions import (
@@ -21,7 +22,7 @@ from langchain_image_variation.exceptions import (
     excerpt,
 )
 
-__all__ = ["Access"]
+__all__ = ["Access", "is_same_token", "read_bearer_token"]
 
 _Address = IPv4Address | IPv6Address
 
@@ -31,6 +32,18 @@ _ORIGIN = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[^/?#@*\s]
 _PORTS = {"http": 80, "https": 443}
 _SET_KEY = "Set an API key (--api-key, or IMAGE_VARIATION_API_KEY)"
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
+
+
+def read_bearer_token(headers: Headers) -> str | None:
+    """Return the token that a request sends as "Bearer TOKEN", or None if it sends none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token else None
+
+
+def is_same_token(token: str, expected: str) -> bool:
+    """Return whether a token from `read_bearer_token` is correct. The time does not tell."""
+    # Headers are latin-1 (RFC 9110, section 5.5), and what is compared must be bytes.
+    return hmac.compare_digest(token.encode("latin-1"), expected.encode())
 
 
 class Access:
@@ -95,16 +108,14 @@ class Access:
         if self._api_key is None:
             self._check_origin(request)
             return
-        scheme, _, api_key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not api_key:
+        api_key = read_bearer_token(request.headers)
+        if api_key is None:
             error = AuthenticationError(
                 "The request has no API key. Send it in the Authorization header, as 'Bearer KEY'."
             )
             error.code = None
             raise error
-        # Headers are latin-1 (RFC 9110, section 5.5), and what is compared must be bytes.
-        is_correct = hmac.compare_digest(api_key.strip().encode("latin-1"), self._api_key.encode())
-        if not is_correct:
+        if not is_same_token(api_key, self._api_key):
             raise AuthenticationError("The API key in the request is incorrect.")
 
     def check_site(self, request: Request) -> None:

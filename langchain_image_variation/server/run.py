@@ -10,15 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server.connection import Connection
 
-__all__ = ["MAX_CONNECTIONS", "listen", "run_app"]
+__all__ = ["MAX_CONNECTIONS", "LimitedServer", "limited_config", "listen", "run_app"]
 
 _BACKLOG = 2048
 MAX_CONNECTIONS = 1000
@@ -33,7 +35,55 @@ _CANCEL_SECONDS = 5
 """How long requests may take to end once their connections are closed."""
 
 
-class _Server(uvicorn.Server):
+class LimitedServer(uvicorn.Server):
+    """Closes connections whose clients are idle.
+
+    Args:
+        config: The configuration, from `limited_config`.
+        idle_timeout: How many seconds a client may be idle; see `Connection.close_if_idle`.
+    """
+
+    def __init__(self, config: uvicorn.Config, idle_timeout: float) -> None:
+        super().__init__(config)
+        self._idle_timeout = idle_timeout
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            # asyncio has one setting for the length of the queue and for how many connections it
+            # accepts before it looks at any of them. The latter must be small.
+            listener.listen(_BACKLOG)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close idle connections. Return whether the server should end."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.close_if_idle(self._idle_timeout)
+        return await super().on_tick(counter)
+
+
+def limited_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
+    """Return the configuration of a server whose connections are limited; see `Connection`.
+
+    Args:
+        app: The app. It must refuse requests whose state has `CROWDED_KEY`.
+        options: Further options of `uvicorn.Config`.
+    """
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, max_connections=_max_connections()),  # type: ignore[arg-type]  # as its class
+        ws="none",
+        backlog=_MAX_ACCEPTS,
+        access_log=False,
+        # The caller has configured the log.
+        log_config=None,
+        server_header=False,
+        **options,
+    )
+
+
+class _Server(LimitedServer):
     """Drains on a signal: it finishes the calls in progress and refuses new ones.
 
     A second signal ends it immediately.
@@ -47,21 +97,16 @@ class _Server(uvicorn.Server):
         shutdown_timeout: float,
         idle_timeout: float,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, idle_timeout)
         self._state = app.state
         self._ready = ready
         self._shutdown_timeout = shutdown_timeout
-        self._idle_timeout = idle_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Engines run in these threads. By default, asyncio may start fewer.
         threads = ThreadPoolExecutor(self._state.turns.workers, thread_name_prefix="engine")
         asyncio.get_running_loop().set_default_executor(threads)
         await super().startup(sockets)
-        for listener in sockets or []:
-            # asyncio has one setting for the length of the queue and for how many connections it
-            # accepts before it looks at any of them. The latter must be small.
-            listener.listen(_BACKLOG)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -80,9 +125,6 @@ class _Server(uvicorn.Server):
         is_busy = turns.running_count or turns.waiting_count or (upstream and upstream.running)
         if self._state.is_draining and not is_busy:
             self.should_exit = True
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, Connection):
-                connection.close_if_idle(self._idle_timeout)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -148,17 +190,10 @@ def run_app(
         )
     _keep_freed_memory()
     app.state.access.listen_at(host)
-    config = uvicorn.Config(
+    config = limited_config(
         app,
-        http=partial(Connection, max_connections=_max_connections()),  # type: ignore[arg-type]  # as its class
-        ws="none",
-        backlog=_MAX_ACCEPTS,
-        access_log=False,
         # By default, uvicorn lets any program on this machine claim another address.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
-        # The caller has configured the log.
-        log_config=None,
-        server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=shutdown_timeout + _CANCEL_SECONDS,
     )

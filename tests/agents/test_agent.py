@@ -142,7 +142,9 @@ def test_without_any_image_the_model_asks_for_one(tmp_path: Path) -> None:
     assert message.text.endswith(
         "no image in the messages of this conversation. Ask the user for an image."
     )
-    assert tool.invoke("cat.png") == "There is no image 'cat.png' here. Ask the user for an image."
+    assert tool.invoke("cat.png") == (
+        "There is no image 'cat.png' here. Ask the user to save an image in this tool's folder."
+    )
 
 
 def test_a_runtime_from_the_model_is_never_used(root: Path) -> None:

@@ -402,3 +402,27 @@ def test_the_tool_survives_pickling_and_copying() -> None:
         assert schema(copy) == schema(tool)
         (image,) = copy.invoke(call(image="cat.jpg", prompt="In snow")).artifact["images"]
         assert image["prompt"] == "In snow"
+
+
+@pytest.mark.parametrize("change", ["copy", "assignment"])
+def test_a_changed_setting_changes_the_arguments(change: str) -> None:
+    """A changed setting changes what a model sees, and which arguments a call takes."""
+    tool = make_tool(max_n=2, fixed_size="256x256", expose={"name"})
+    if change == "copy":
+        tool = tool.model_copy(update={"expose": frozenset({"strength"}), "max_n": 3})
+    else:
+        tool.expose, tool.max_n = frozenset({"strength"}), 3
+    properties = schema(tool)
+    assert list(properties) == ["image", "n", "strength"]
+    assert properties["n"]["maximum"] == 3
+    assert tool.invoke(call(image="cat.jpg", strength=0.3)).artifact
+    text = tool.invoke(call(image="cat.jpg", name="mine", n=11)).text
+    assert "'name' is not an argument; the arguments are image, n and strength" in text
+    assert "n must be a whole number from 1 to 3" in text
+
+
+def test_an_own_schema_exposes_nothing() -> None:
+    """A developer's own schema cannot give a model an argument that is not exposed."""
+    tool = make_tool(args_schema=make_tool(expose={"name"}).tool_call_schema)
+    message = tool.invoke(call(image="cat.jpg", name="mine"))
+    assert message.text == "This tool has no argument 'name'. Leave it out."

@@ -14,7 +14,7 @@ import pytest
 from langchain.agents import AgentState, create_agent
 from langchain.agents.middleware import ToolRetryMiddleware
 from langchain.tools import ToolRuntime
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
@@ -40,6 +40,12 @@ class State(AgentState[Any]):
     """The state of an agent with the images of its calls."""
 
     images: Annotated[list[dict[str, Any]], add_images]
+
+
+class TwoLists(State):
+    """A state with a second list of messages."""
+
+    chat: Annotated[list[AnyMessage], add_messages]
 
 
 @pytest.fixture
@@ -353,3 +359,27 @@ def test_images_are_added_by_their_path() -> None:
     first, other, again = ({"path": p, "seed": s} for p, s in (("a", 1), ("b", 2), ("a", 3)))
     assert add_images([first, other], [again]) == [again, other]
     assert add_images([], []) == []
+
+
+@pytest.mark.parametrize("first", [[], [HumanMessage("hi")]], ids=["empty", "other"])
+def test_the_messages_are_those_with_the_call(tmp_path: Path, first: list[BaseMessage]) -> None:
+    """Of two lists of messages, the one with the call counts its calls and gets the answers."""
+    (tmp_path / "cat.png").write_bytes(square_png(64))
+    tool = ImageVariationTool(engine="instant", root_dir=tmp_path, max_calls=1, state_key="images")
+    graph = StateGraph(TwoLists)
+    graph.add_node("tools", ToolNode([tool], messages_key="chat"))
+    graph.add_edge(START, "tools")
+    calls = [
+        {"name": tool.name, "id": name, "args": {"image": "cat.png", "size": "256x256"}}
+        for name in "ab"
+    ]
+    state = {"messages": first, "chat": [AIMessage("", tool_calls=calls)], "images": []}
+    result = graph.compile().invoke(state)  # type: ignore[call-overload]  # a plain dict
+    assert len(result["images"]) == 1
+    assert "has used its only call" in result["chat"][-1].text
+
+
+def test_no_images_yet_can_be_none() -> None:
+    """A key of the state may be null, as the default of a field."""
+    image = {"path": "a.png"}
+    assert add_images(None, [image]) == add_images([image], None) == [image]

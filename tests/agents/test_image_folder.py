@@ -263,25 +263,69 @@ def test_lists_only_the_newest_images(root: Path) -> None:
     ):
         (root / name).write_bytes(b"")
         os.utime(root / name, (5e9, 5e9))
-    newest = ImageFolder(root).newest_names()
+    newest = ImageFolder(root).list_images().names
     assert [name.partition(".")[0] for name in newest] == [f"photo{n}" for n in range(29, 17, -1)]
 
 
-def test_lists_only_plain_visible_images(root: Path) -> None:
-    """Hidden files, links, folders, other kinds of files and unprintable names are not listed."""
+def test_lists_only_plain_visible_images(root: Path, tmp_path: Path) -> None:
+    """Hidden and unprintable names, links and hard links are not listed, nor are other files."""
     for name in (".hidden.png", "notes.txt", "bell\a.png"):
         (root / name).write_bytes(square_png())
     (root / "folder.png").mkdir()
     (root / "link.png").symlink_to("cat.png")
     (root / "CAT.JPEG").write_bytes(square_png())
-    assert sorted(ImageFolder(root).newest_names()) == ["CAT.JPEG", "cat.png"]
+    os.link(root / "cat.png", tmp_path / "other.png")
+    shutil.copy(root / "CAT.JPEG", root / "lake.png")
+    (root / "variations").rename(root / ".variations")
+    (root / "outside").symlink_to(tmp_path / "photos-secret")
+    (root / "trip\a").mkdir()
+    (root / "trip\a" / "bell.png").write_bytes(square_png())
+    listing = ImageFolder(root).list_images()
+    assert sorted(listing.names) == ["CAT.JPEG", "lake.png", "trip/dog.png"]
+    assert (listing.count, listing.is_complete) == (3, True)
+
+
+def test_lists_subfolders_but_not_the_excluded_one(root: Path) -> None:
+    """Subfolders are listed as relative paths, without the folder of results."""
+    (root / "variations" / "thread").mkdir()
+    (root / "variations" / "thread" / "a.png").write_bytes(square_png())
+    (root / "trip" / "variations").mkdir()
+    (root / "trip" / "variations" / "mine.png").write_bytes(square_png())
+    listing = ImageFolder(root).list_images(excluded_folder=PurePath("trip/../variations"))
+    assert sorted(listing.names) == ["cat.png", "trip/dog.png", "trip/variations/mine.png"]
+
+
+def test_the_listing_is_bounded(root: Path) -> None:
+    """A folder with very many entries hides no image above it, and the listing says it is cut."""
+    modules = root / "modules"
+    modules.mkdir()
+    for index in range(10_050):
+        (modules / f"{index}.js").touch()
+    (modules / "deep").mkdir()
+    (modules / "deep" / "hidden.png").write_bytes(square_png())
+    listing = ImageFolder(root).list_images()
+    assert "cat.png" in listing.names
+    assert not listing.is_complete
+
+
+def test_very_deep_folders_are_not_listed(root: Path) -> None:
+    """Folders are listed down to eight levels, and the listing says that there are more."""
+    folder = root
+    for _ in range(9):
+        folder = folder / "down"
+        folder.mkdir()
+        (folder / "a.png").write_bytes(square_png())
+    listing = ImageFolder(root).list_images(99)
+    assert [name.count("down") for name in listing.names if "down" in name].count(9) == 0
+    assert max(name.count("down") for name in listing.names) == 8
+    assert not listing.is_complete
 
 
 def test_a_missing_folder_lists_nothing(root: Path) -> None:
     """A folder that was removed in the meantime has no images."""
     folder = ImageFolder(root / "trip")
     shutil.rmtree(root / "trip")
-    assert folder.newest_names() == []
+    assert folder.list_images().names == []
 
 
 @pytest.mark.parametrize(

@@ -349,3 +349,12 @@ def test_it_exposes_what_the_langchain_tool_exposes(root: Path) -> None:
     for name in properties:
         properties[name].pop("title", None)
     assert properties == expected["parameters"]["properties"]
+
+
+@pytest.mark.parametrize("exposed", [frozenset(), frozenset({"prompt"})], ids=["none", "prompt"])
+def test_the_schema_has_the_tools_description(root: Path, exposed: Any) -> None:
+    """The docstring of `fn_schema` is the description of the tool, with a prompt or without."""
+    spec = ImageVariationToolSpec(engine=DialEngine(), root_dir=root, expose=exposed)
+    metadata = spec.to_tool_list()[0].metadata
+    assert metadata.fn_schema is not None
+    assert metadata.fn_schema.__doc__ == metadata.description

@@ -234,8 +234,8 @@ class TestNames:
         images = [f"{name_of(png)} ({side}x{side})" for side, png in enumerate(pngs, 30)]
         assert talk.vary("img_1").text == (
             "There is no image 'img_1' here. "
-            f"Earlier images (12 of 13): {', '.join(images[1:])}. "
-            f"Earlier results (12 of 13): {', '.join(handles[1:])}."
+            f"Earlier images, the newest first (12 of 13): {', '.join(images[:0:-1])}. "
+            f"Earlier results, the newest first (12 of 13): {', '.join(handles[:0:-1])}."
         )
 
     def test_an_image_that_only_a_provider_has(self, tool: ImageVariationTool) -> None:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ MISTAKES = [
         2,
         "The engines variations and gpt-image cannot share the option --base-url.",
     ),
+    (
+        "--engine replicate --engine gpt-image --max-billed-calls 5",
+        2,
+        "--max-billed-calls does not limit gpt-image, which a model could choose. Leave that "
+        "engine out.",
+    ),
+    ("--port 8001", 2, "--port needs --http."),
     ("--expose prompt", 2, "LocalEngine has no prompt that a request can set"),
     ("--max-n 11", 2, "--max-n must be a whole number from 1 to 10, got 11."),
     ("--max-results 0", 2, "--max-results must be a whole number of at least 1, got 0."),
@@ -46,7 +54,7 @@ def test_a_wrong_option_is_explained(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A mistake ends the command before it serves, with one line on standard error."""
-    skip_without("mcp")
+    skip_without("mcp_types")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     assert main(["mcp", *arguments.split()]) == code
@@ -60,13 +68,41 @@ def test_a_short_token_is_explained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A token that is easy to guess ends the command, and is not printed."""
-    skip_without("mcp")
+    skip_without("mcp_types")
     monkeypatch.setenv("IMAGE_VARIATION_MCP_TOKEN", "hunter2")
     assert main(["mcp", "--http", "--port", "0", "--engine", "instant"]) == 2
     err = capsys.readouterr().err
     problem = "IMAGE_VARIATION_MCP_TOKEN must have at least 16 visible ASCII characters."
     assert f"{problem} Unset it to get a random token." in err
     assert "hunter2" not in err
+
+
+@pytest.mark.slow
+def test_an_old_library_is_named(tmp_path: Path) -> None:
+    """With release 1 of the library, the command says which version it needs."""
+    (tmp_path / "mcp" / "server").mkdir(parents=True)
+    for folder in ("mcp", "mcp/server"):
+        (tmp_path / folder / "__init__.py").write_text("")
+    (tmp_path / "mcp-1.30.0.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: mcp\nVersion: 1.30.0\n"
+    (tmp_path / "mcp-1.30.0.dist-info" / "METADATA").write_text(metadata)
+    # Release 1 has no package `mcp_types`.
+    code = (
+        "import sys; sys.modules['mcp_types'] = None; import langchain_image_variation as package\n"
+        "assert 'ImageVariationMCPServer' not in dir(package)\n"
+        "import langchain_image_variation.cli as cli; sys.exit(cli.main(['mcp']))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert "needs mcp 2.2 or later, but 1.30.0 is installed." in completed.stderr
+    assert "use another virtual environment." in completed.stderr
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from langchain_image_variation.engines.context import cancellation, progress_rep
 from langchain_image_variation.engines.instant import InstantEngine
 from tests.extras import skip_without
 
-skip_without("mcp")
+skip_without("mcp_types")
 
 from mcp import Client  # noqa: E402  # not without the extra
 from mcp_types import CallToolResult, ImageContent, TextContent  # noqa: E402
@@ -24,6 +24,7 @@ __all__ = [
     "TOOL",
     "FailingEngine",
     "PatientEngine",
+    "StubbornEngine",
     "check_clean",
     "create",
     "serve",
@@ -54,6 +55,22 @@ class PatientEngine:
             if is_cancelled():
                 self.was_cancelled.set()
                 raise RuntimeError("cancelled")
+        return InstantEngine().create_variation(request)
+
+
+class StubbornEngine:
+    """An engine that goes on although its call was cancelled, until it is released."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.released = threading.Event()
+        self._lock = threading.Lock()
+
+    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+        """Wait, and then answer as the engine `instant` does."""
+        with self._lock:
+            self.calls += 1
+        assert self.released.wait(60)
         return InstantEngine().create_variation(request)
 
 

@@ -1,11 +1,14 @@
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from mcp import Client  # isort: skip  # not before the module that skips withou
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-from langchain_image_variation.mcp.http import Gate
+from langchain_image_variation.mcp.http import Gate, transport_security
 
 pytestmark = pytest.mark.slow
 
@@ -31,12 +34,12 @@ CAT = {"image": "cat.png", "size": "256x256"}
 
 @contextmanager
 def running(
-    root: Path, *arguments: str, token: str | None = TOKEN
+    root: Path, *arguments: str, token: str | None = TOKEN, launcher: Sequence[str] = ()
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command on a free port, and yield the process and its URL."""
     env = {**os.environ, **({} if token is None else {"IMAGE_VARIATION_MCP_TOKEN": token})}
     with subprocess.Popen(
-        [*COMMAND, "--root-dir", str(root), "--http", "--port", "0", *arguments],
+        [*launcher, *COMMAND, "--root-dir", str(root), "--http", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=env,
@@ -116,13 +119,18 @@ def test_a_request_without_the_token_is_refused(url: str, method: str, header: s
     [
         ({"Host": "evil.example"}, 421),
         ({"Host": "evil.example:8001"}, 421),
+        ({"Host": "localhost:x.evil.example"}, 421),
+        ({"Host": "127.0.0.1:1"}, 421),
+        ({"Host": "127.0.0.1"}, 421),
         ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://localhost:1"}, 403),
+        ({"Origin": "http://localhost:9@evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Content-Type": "text/plain"}, 400),
     ],
 )
 def test_requests_of_web_pages_are_refused(url: str, header: dict[str, str], status: int) -> None:
-    """Even with the token, another host, origin or content type is refused."""
+    """Even with the token, another host, any origin or another content type is refused."""
     headers = {
         "Authorization": f"Bearer {TOKEN}",
         "Content-Type": "application/json",
@@ -139,6 +147,63 @@ def test_a_body_has_a_limit(url: str) -> None:
     body = json.dumps({"image": "A" * 5_000_000}).encode()
     assert httpx.post(url, headers=headers, content=body).status_code == 413
     assert httpx.post(url, headers=headers, content=b"{").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("port", "hosts"),
+    [
+        (80, {"127.0.0.1", "127.0.0.1:80", "localhost", "localhost:80"}),
+        (8001, {"127.0.0.1:8001", "localhost:8001"}),
+    ],
+)
+def test_the_address_names_the_port(port: int, hosts: set[str]) -> None:
+    """Clients of port 80 may leave the port out, as they do by default."""
+    security = transport_security(port)
+    assert ({*security.allowed_hosts}, security.allowed_origins) == (hosts, [])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit on open files")
+def test_half_requests_do_not_stop_the_server(root: Path) -> None:
+    """Clients that send half of a head are disconnected, and others are served again."""
+    launcher = ["sh", "-c", 'ulimit -n 128; exec "$@"', "sh"]
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    with (
+        running(root, "--engine", "instant", launcher=launcher) as (process, url),
+        ExitStack() as stack,
+    ):
+        parts = httpx.URL(url)
+        for _ in range(150):
+            client = stack.enter_context(socket.create_connection((parts.host, parts.port), 60))
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        # Before they are disconnected, others are refused.
+        statuses = set()
+        for _ in range(600):
+            with contextlib.suppress(httpx.TransportError):
+                statuses.add(httpx.post(url, headers=headers, content=b"{").status_code)
+            if 400 in statuses:
+                break
+            time.sleep(0.1)
+        assert 400 in statuses and statuses <= {400, 503}
+        process.kill()
+        assert process.stderr is not None
+        assert "Too many open files" not in process.stderr.read()
+
+
+def test_sigterm_does_not_wait_for_half_a_body(root: Path) -> None:
+    """A client that never sends the rest of its request does not keep the server from ending."""
+    with running(root, "--engine", "instant") as (process, url):
+        parts = httpx.URL(url)
+        with socket.create_connection((parts.host, parts.port)) as client:
+            client.sendall(
+                b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer %s\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 100\r\n"
+                b"Expect: 100-continue\r\n\r\n{" % (parts.port or 0, TOKEN.encode())
+            )
+            # The server asks for the body once it has begun to read the request.
+            assert client.recv(100).startswith(b"HTTP/1.1 100")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
 
 
 async def test_sigterm_finishes_the_calls_in_progress(root: Path) -> None:

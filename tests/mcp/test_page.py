@@ -10,6 +10,7 @@ from langchain_image_variation import cli
 from langchain_image_variation.agents.arguments import Exposable
 from langchain_image_variation.cli.mcp import add_mcp
 from langchain_image_variation.mcp.arguments import MAX_SEED
+from langchain_image_variation.mcp.engine_threads import MAX_ENGINE_CALLS
 from langchain_image_variation.mcp.thumbnails import MAX_BASE64, Thumbnail
 from tests.docs.pages import find_page, table
 from tests.mcp.serving import TOOL, serve
@@ -18,7 +19,7 @@ from mcp import Client  # isort: skip  # not before the module that skips withou
 from mcp.server.streamable_http_manager import DEFAULT_MAX_SESSIONS, DEFAULT_SESSION_IDLE_TIMEOUT
 from mcp.server.transport_security import DEFAULT_MAX_REQUEST_BODY_SIZE
 
-from langchain_image_variation.mcp.http import HOST, MIN_TOKEN_LENGTH, PATH
+from langchain_image_variation.mcp.http import HOST, IDLE_SECONDS, MIN_TOKEN_LENGTH, PATH
 from langchain_image_variation.mcp.resources import MAX_RESOURCE_BYTES, MAX_RESOURCES
 from langchain_image_variation.mcp.server import MAX_LISTED_IMAGES, ImageVariationMCPServer
 
@@ -38,6 +39,8 @@ def test_the_limits_of_the_mcp_server_match_the_code() -> None:
         "largest seed": f"{MAX_SEED:,} |",
         "bytes of a request over HTTP": f"{DEFAULT_MAX_REQUEST_BODY_SIZE:,} |",
         "sessions over HTTP": f"{DEFAULT_MAX_SESSIONS:,}, which end after {idle} |",
+        "engine calls at once": f"{MAX_ENGINE_CALLS} |",
+        "seconds for the head of a request over HTTP": f"{IDLE_SECONDS} |",
         "shortest token": f"{MIN_TOKEN_LENGTH} characters | `IMAGE_VARIATION_MCP_TOKEN`",
     }.items():
         assert limits.pop(limit).startswith(f"| {limit} | {value}")
@@ -46,6 +49,8 @@ def test_the_limits_of_the_mcp_server_match_the_code() -> None:
         f"{MAX_BASE64:,} characters",
         f"{MAX_RESOURCE_BYTES // 2**20} MiB",
         f"newest {MAX_RESOURCES} results",
+        f"At most {MAX_ENGINE_CALLS} calls",
+        f"within {IDLE_SECONDS} seconds",
         f"at least {MIN_TOKEN_LENGTH} characters",
         f"http://{HOST}:8001{PATH}",
     ):
@@ -57,6 +62,10 @@ def test_the_configurations_have_options_of_the_command(configuration: dict[str,
     """The arguments in each host's configuration are those of the command."""
     (servers,) = configuration.values()
     (server,) = servers.values()
+    if server.get("type") == "http":
+        assert server["url"] == f"http://{HOST}:8001{PATH}"
+        assert server["headers"] == {"Authorization": "Bearer YOUR_TOKEN"}
+        return
     assert server["command"] == "/path/to/image-variation"
     arguments = cli._parse(server["args"])
     assert (arguments.run.__name__, arguments.http) == ("_mcp", False)

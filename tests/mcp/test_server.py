@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,25 @@ from langchain_image_variation.exceptions import (
     QuotaExceededError,
     SourceError,
 )
+from langchain_image_variation.http.url_policy import URLPolicy
 from pytest_image_variation.samples import square_png
 from tests.mcp.serving import (
     KEY,
     TOOL,
     FailingEngine,
     PatientEngine,
+    StubbornEngine,
     check_clean,
     create,
     serve,
     text,
     thumbnails,
 )
+from tests.mcp.stdio import install_engine
 
-from mcp import Client  # isort: skip  # not before the module that skips without it
+from mcp import Client, MCPError  # isort: skip  # not before the module that skips without it
+
+SMALL_CAT = {"image": "cat.png", "size": "256x256"}
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -61,6 +67,7 @@ async def test_the_arguments_have_bounds(root: Path) -> None:
     arguments = await schema(serve(root, "local", ["instant"], max_n=4))
     assert [*arguments] == ["image", "n", "size", "strength", "seed", "engine"]
     assert all(argument["description"] for argument in arguments.values())
+    assert "attached to the chat is not there" in arguments["image"]["description"]
     assert (arguments["n"]["minimum"], arguments["n"]["maximum"]) == (1, 4)
     assert (arguments["strength"]["minimum"], arguments["strength"]["maximum"]) == (0, 1)
     assert (arguments["seed"]["minimum"], arguments["seed"]["maximum"]) == (0, 2**53 - 1)
@@ -154,11 +161,45 @@ async def test_a_model_chooses_among_the_engines(root: Path) -> None:
     assert text(refusal) == "The engine instant has no strength that you can set. Leave it out."
 
 
+async def test_a_smaller_limit_of_an_engine_is_shown(root: Path) -> None:
+    """The schema has the largest limit; that of an engine is in a text, and in the error."""
+
+    class SingleEngine(InstantEngine):
+        max_n = 1
+
+    server = serve(root, SingleEngine(), ["instant"])
+    arguments = await schema(server)
+    assert arguments["n"]["maximum"] == 10
+    assert arguments["engine"]["description"].endswith("For SingleEngine, n is at most 1.")
+    refusal = await create(server, n=5)
+    assert text(refusal) == "n must be at most 1 with the engine SingleEngine, got 5."
+
+
+async def test_an_argument_without_effect_is_not_named(root: Path) -> None:
+    """A correction names no seed if no engine has one."""
+    refusal = await create(serve(root, PatientEngine()), shape="round")
+    assert "'shape' is not an argument" in text(refusal)
+    assert "seed" not in text(refusal)
+
+
+async def test_an_installed_engine_without_a_fingerprint(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that is given by name can have a cache, as for the LangChain tool."""
+    (tmp_path / "engines").mkdir()
+    install_engine(tmp_path / "engines")
+    monkeypatch.syspath_prepend(tmp_path / "engines")
+    server = serve(root, "stubborn", cache=True)
+    names = [(await create(server)).structured_content["images"][0]["name"] for _ in range(2)]
+    assert names[0] == names[1]
+
+
 async def test_results_can_be_varied_again(root: Path) -> None:
-    """A result is found by its name, by its path, and as the latest one."""
+    """A result is found by its name, path or URI, and as the latest one."""
     server = serve(root)
     name = (await create(server)).structured_content["images"][0]["name"]
-    for image in (name, f"variations/{name}.png", "latest", f" '{name}' "):
+    uri = f"image-variation://results/{name}"
+    for image in (name, f"variations/{name}.png", "latest", f" '{name}' ", uri, f"<{uri}>"):
         answer = await create(server, image)
         assert not answer.is_error, text(answer)
 
@@ -196,7 +237,10 @@ MISTAKES = [
     ({"image": "cat.png", "seed": 2**53}, "seed must be a whole number from 0 to"),
     ({"image": "cat.png", "engine": {}}, "engine must be the name of an engine"),
     ({"image": "cat.png", "prompt": "a dog"}, "'prompt' is not an argument; the arguments are"),
-    ({"image": "https://example.com/a.png"}, "This tool cannot open a URL"),
+    (
+        {"image": "https://example.com/a.png"},
+        "This tool cannot open a URL; ask the user to save the image in its folder.",
+    ),
     ({"image": "data:image/png;base64," + "A" * 5_000_000}, "There is no image"),
     ({"image": "\0"}, "There is no image"),
     ({"image": "x" * 100_000}, "There is no image"),
@@ -218,10 +262,12 @@ async def test_a_mistake_is_explained(root: Path, arguments: dict[str, Any], mes
 
 async def test_nulls_mean_that_an_argument_is_missing(root: Path) -> None:
     """Models often send null for an argument that they leave out."""
-    nulls = dict.fromkeys(["n", "size", "strength", "seed", "engine"])
+    nulls = dict.fromkeys(["n", "size", "strength", "seed"])
     async with Client(serve(root, "local")) as client:
-        answer = await client.call_tool(TOOL, {"image": "cat.png", **nulls})
-    assert not answer.is_error
+        for engine in (None, "", " "):
+            arguments = {"image": "cat.png", "engine": engine, **nulls}
+            answer = await client.call_tool(TOOL, arguments)
+            assert not answer.is_error
     assert answer.structured_content["images"][0]["width"] == 1024
 
 
@@ -266,7 +312,7 @@ async def test_an_empty_folder_is_no_error(tmp_path: Path) -> None:
         answer = await client.call_tool("list_images", {})
     assert (answer.is_error, text(answer)) == (
         False,
-        "There are no images here. Ask the user for one.",
+        "There are no images here. Ask the user to save the image in the server's folder.",
     )
 
 
@@ -312,6 +358,20 @@ async def test_a_failure_is_an_answer_without_details(
     assert isinstance(error, ContentPolicyError) or "The tool failed with" in caplog.text
 
 
+async def test_a_refused_prompt_can_be_changed(root: Path) -> None:
+    """If the model may set the prompt, a refusal may be about the prompt."""
+
+    class Painter(FailingEngine):
+        def with_options(self, *, prompt: str | None = None) -> "Painter":
+            return self
+
+    engine = Painter(ContentPolicyError(KEY))
+    answer = await create(serve(root, engine, expose={"prompt"}), prompt="a dog")
+    assert "refused the image or the prompt because of its content. Change the prompt" in text(
+        answer
+    )
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 async def test_results_that_cannot_be_saved(root: Path) -> None:
     """If nothing can be written to the folder, the answer says that saving failed."""
@@ -331,6 +391,9 @@ async def test_a_folder_that_vanished(root: Path) -> None:
             answer = await client.call_tool(tool, arguments)
             assert answer.is_error
             check_clean(text(answer), root)
+        with pytest.raises(MCPError, match="This tool is not set up correctly") as error:
+            await client.list_resources()
+    check_clean(str(error.value), root)
 
 
 async def test_progress_is_reported_per_image(root: Path) -> None:
@@ -386,6 +449,26 @@ async def test_calls_run_at_the_same_time(root: Path) -> None:
     assert engine.calls == 2
 
 
+async def test_engines_that_never_stop(root: Path) -> None:
+    """Cancelled calls whose engine goes on do not delay the rest, until there are too many."""
+    engine = StubbornEngine()
+    server = serve(root, engine, ["instant"])
+    async with Client(server) as client:
+        calls = [asyncio.create_task(client.call_tool(TOOL, SMALL_CAT)) for _ in range(16)]
+        while engine.calls < 16:
+            await asyncio.sleep(0.01)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        assert "cat.png" in text(await client.call_tool("list_images", {}))
+        refusal = await client.call_tool(TOOL, {**SMALL_CAT, "engine": "instant"})
+        assert text(refusal).startswith("The image engine has too many requests at the moment.")
+        engine.released.set()
+        while (answer := await client.call_tool(TOOL, SMALL_CAT)).is_error:
+            await asyncio.sleep(0.01)
+        assert answer.structured_content["images"]
+
+
 async def test_a_server_that_ends_refuses_calls(root: Path) -> None:
     """After `refuse_calls`, a call in progress is finished, and a new one is refused."""
     engine = PatientEngine()
@@ -429,6 +512,26 @@ def test_mistakes_of_the_developer_are_found_at_the_start(root: Path) -> None:
     with pytest.raises(InvalidRequestError, match="max_thumbnail_base64 must be a whole number"):
         serve(root, max_thumbnail_base64=10)
     assert [path.name for path in root.iterdir()] == ["cat.png"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_calls": 1}, "max_calls does not work here, because a server does not see"),
+        ({"max_uploads": 1}, "max_uploads does not work here, because a server does not see"),
+        ({"urls": URLPolicy(hosts=["a.example"])}, "urls does not work here"),
+        ({"content": "blocks"}, "content does not work here, because hosts decide what they show."),
+        ({"raise_on": ()}, "raise_on does not work here, because each failure becomes an answer."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_settings_without_effect_are_refused(
+    root: Path, settings: dict[str, Any], message: str
+) -> None:
+    """A limit or a choice that a server cannot keep is an error, and names what to do."""
+    with pytest.raises(InvalidRequestError, match=re.escape(message)) as error:
+        serve(root, **settings)
+    assert error.value.param in settings
 
 
 async def test_engines_are_given_by_name_or_as_objects(root: Path) -> None:

@@ -1,13 +1,11 @@
-"""What a call gives to the graph of LangGraph that it runs in: progress, and updates of its state.
+"""Adds the images of a call to the state of the graph of LangGraph that it runs in.
 
 LangGraph is not imported here before it is needed: if a call runs in a graph, it is imported
 already.
 """
 
-import contextvars
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import ToolMessage
 
@@ -22,48 +20,11 @@ from langchain_image_variation.exceptions import (
 if TYPE_CHECKING:
     from langgraph.types import Command
 
-__all__ = ["StreamWriter", "add_images", "check_state_key", "find_stream_writer", "update_state"]
-
-StreamWriter: TypeAlias = Callable[[object], object]
-
-
-def find_stream_writer(runtime: Any) -> StreamWriter | None:
-    """Return a function that writes to the custom stream of the graph, from any thread.
-
-    Args:
-        runtime: A runtime that `is_runtime` accepts, or None. Without one, the call may still run
-            in a node of a graph.
-
-    Returns:
-        The function, or None outside a graph.
-    """
-    writer = _ambient_writer() if runtime is None else runtime.stream_writer
-    if writer is None:
-        return None
-    # A graph's writer reads the name of its node from the context. An engine's thread has none.
-    context = contextvars.copy_context()
-
-    def write(chunk: object) -> None:
-        context.copy().run(writer, chunk)
-
-    return write
-
-
-def _ambient_writer() -> StreamWriter | None:
-    """Return the writer of the node that calls the tool, or None."""
-    module = sys.modules.get("langgraph.config")
-    if module is None:
-        return None
-    try:
-        writer: StreamWriter = module.get_stream_writer()
-    # Raised outside a graph, without a config or with that of another runnable.
-    except (KeyError, RuntimeError):
-        return None
-    return writer
+__all__ = ["add_images", "check_state_key", "update_state"]
 
 
 def add_images(
-    images: Sequence[dict[str, Any]], new_images: Sequence[dict[str, Any]]
+    images: Sequence[dict[str, Any]] | None, new_images: Sequence[dict[str, Any]] | None
 ) -> list[dict[str, Any]]:
     """Add images to those in the state of a graph. This is a reducer for the key `state_key`.
 
@@ -71,10 +32,11 @@ def add_images(
     does a subgraph that shares the key.
 
     Args:
-        images: The images in the state.
-        new_images: The images of an update, each with its `path`.
+        images: The images in the state. None means that there are none yet.
+        new_images: The images of an update, each with its `path`. None adds nothing.
     """
-    return list({image["path"]: image for image in (*images, *new_images)}.values())
+    all_images = (*(images or ()), *(new_images or ()))
+    return list({image["path"]: image for image in all_images}.values())
 
 
 def check_state_key(key: str) -> str:
@@ -114,7 +76,7 @@ def update_state(
         The command, or None if the state is a list of messages, which has no keys.
     """
     state = runtime.state
-    name = messages_key(state)
+    name = messages_key(runtime)
     if name is None:
         return None
     if not (key in state if isinstance(state, Mapping) else hasattr(state, key)):
