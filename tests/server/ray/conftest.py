@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +91,30 @@ class RayServe:
 
     def _nodes_of(self, deployment: str) -> list[tuple[Any, str]]:
         """Return the replicas of a deployment that run, and the IDs of their nodes."""
+        from ray.exceptions import RayError
 
         def read_node(_: object) -> str:
             import ray
 
             return str(ray.get_runtime_context().get_node_id())
 
-        replicas = self._replicas(deployment)
-        return [(replica, ray_get(replica.__ray_call__.remote(read_node))) for replica in replicas]
+        nodes = []
+        for replica in self._replicas(deployment):
+            # It may have died, or wait for a node.
+            with suppress(RayError):
+                nodes.append((replica, ray_get(replica.__ray_call__.remote(read_node))))
+        return nodes
 
     def _replicas(self, deployment: str) -> list[Any]:
         import ray
 
-        return [
-            ray.get_actor(actor["name"], actor["namespace"])
-            for actor in ray.util.list_named_actors(all_namespaces=True)
-            if f"#{deployment}#" in actor["name"]
-        ]
+        replicas = []
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if f"#{deployment}#" in actor["name"]:
+                # It may have died.
+                with suppress(ValueError):
+                    replicas.append(ray.get_actor(actor["name"], actor["namespace"]))
+        return replicas
 
     def read_logs_of_servers(self) -> str:
         """Return what the replicas of the server have logged."""
@@ -124,10 +132,10 @@ class RayServe:
 
 
 def ray_get(reference: Any) -> Any:
-    """Return what an actor answers within a minute."""
+    """Return what an actor answers within ten seconds."""
     import ray
 
-    return ray.get(reference, timeout=60)
+    return ray.get(reference, timeout=10)
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_a_killed_server_cancels_its_calls(deployed: RayServe) -> None:
 
 def test_a_killed_node_loses_what_it_had(deployed: RayServe) -> None:
     """If a node is killed under load, no more is lost than was in hand, and no answer is wrong."""
-    wait_until(deployed.has_replica_on_second)
+    wait_until(deployed.has_replica_on_second, 120)
     try:
         lost = failures(put_under_load(deployed, 60, deployed.nodes.kill_second))
         assert len(lost) <= CLIENTS
@@ -94,7 +94,7 @@ def test_a_killed_node_loses_what_it_had(deployed: RayServe) -> None:
 
 def test_a_killed_node_spares_other_calls(deployed: RayServe) -> None:
     """If a node is killed, only calls of the servers there are lost. The engine's are repeated."""
-    wait_until(deployed.has_replica_on_second)
+    wait_until(deployed.has_replica_on_second, 120)
     with ThreadPoolExecutor(CLIENTS) as pool:
         pending = [
             pool.submit(post, deployed.address, user="held", seed=str(seed))
