@@ -158,7 +158,13 @@ def test_two_processes_draw_at_once(model: Path) -> None:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    outputs = [child.communicate(timeout=300) for child in children]
+    try:
+        outputs = [child.communicate(timeout=300) for child in children]
+    finally:
+        # After a timeout, they would go on, and their open pipes would fail the next test.
+        for child in children:
+            child.kill()
+            child.communicate()
     assert [child.returncode for child in children] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     assert len(outputs[0][0].split()) == 2
