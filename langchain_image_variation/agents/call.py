@@ -66,7 +66,7 @@ __all__ = [
     "call_tool_async",
 ]
 
-Engine: TypeAlias = VariationEngine | AsyncVariationEngine
+_Engine: TypeAlias = VariationEngine | AsyncVariationEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class _Call:
     """A call whose arguments are valid and whose image is loaded."""
 
     settings: ToolSettings
-    engine: Engine
+    engine: _Engine
     arguments: ImageVariationArguments
     label: str
     """What the image is called in the text for the model."""
@@ -266,7 +266,7 @@ def _check_choices(choices: Mapping[str, Any], settings: ToolSettings) -> None:
         raise ToolCallError(f"This tool has no argument {name!r}. Leave it out.", param=name)
 
 
-def _with_options(engine: Engine, options: Mapping[str, Any]) -> Engine:
+def _with_options(engine: _Engine, options: Mapping[str, Any]) -> _Engine:
     try:
         return with_options(engine, options)  # type: ignore[no-any-return]  # an engine
     except InvalidRequestError as error:
@@ -288,7 +288,7 @@ def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
 
 
 def _open_cache(
-    settings: ToolSettings, engine: Engine, results: Results, options: Mapping[str, Any]
+    settings: ToolSettings, engine: _Engine, results: Results, options: Mapping[str, Any]
 ) -> ResultCache | None:
     """Return the cache, or None if it is off or the engine has no fingerprint.
 
