@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from langchain_image_variation.agents.middleware import (
         ImageVariationMiddleware as ImageVariationMiddleware,
     )
+    from langchain_image_variation.agents.settings import ToolSettings
     from langchain_image_variation.agents.tool import ImageVariationInput, ImageVariationTool
     from langchain_image_variation.agents.tool_spec import (
         ImageVariationToolSpec as ImageVariationToolSpec,
@@ -71,6 +72,7 @@ __all__ = [
     "Progress",
     "Source",
     "SquarePNG",
+    "ToolSettings",
     "URLPolicy",
     "VariationBatch",
     "VariationEngine",
@@ -106,6 +108,7 @@ _MODULES = {
     "Progress": "engines.context",
     "Source": "source",
     "SquarePNG": "images.png",
+    "ToolSettings": "agents.settings",
     "URLPolicy": "http.url_policy",
     "VariationBatch": "batch.variation_batch",
     "VariationEngine": "engines",

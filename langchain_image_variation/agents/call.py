@@ -67,7 +67,7 @@ __all__ = [
     "call_tool_async",
 ]
 
-Engine: TypeAlias = VariationEngine | AsyncVariationEngine
+_Engine: TypeAlias = VariationEngine | AsyncVariationEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class _Call:
     """A call whose arguments are valid and whose image is loaded."""
 
     settings: ToolSettings
-    engine: Engine
+    engine: _Engine
     arguments: ImageVariationArguments
     label: str
     """What the image is called in the text for the model."""
@@ -282,7 +282,7 @@ def _check_choices(choices: Mapping[str, Any], settings: ToolSettings) -> None:
         raise ToolCallError(f"This tool has no argument {name!r}. Leave it out.", param=name)
 
 
-def _with_options(engine: Engine, options: Mapping[str, Any]) -> Engine:
+def _with_options(engine: _Engine, options: Mapping[str, Any]) -> _Engine:
     try:
         return with_options(engine, options)  # type: ignore[no-any-return]  # an engine
     except InvalidRequestError as error:
@@ -304,7 +304,7 @@ def _image_name(image: str, settings: ToolSettings, results: Results) -> str:
 
 
 def _open_cache(
-    settings: ToolSettings, engine: Engine, results: Results, options: Mapping[str, Any]
+    settings: ToolSettings, engine: _Engine, results: Results, options: Mapping[str, Any]
 ) -> ResultCache | None:
     """Return the cache, or None if it is off or the engine has no fingerprint.
 

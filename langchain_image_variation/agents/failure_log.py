@@ -10,7 +10,7 @@ from langchain_image_variation.exceptions import ContentPolicyError
 
 __all__ = ["log_failure", "log_hint", "log_refusal"]
 
-LOGGER = logging.getLogger("langchain_image_variation.tool")
+_LOGGER = logging.getLogger("langchain_image_variation.tool")
 
 _MAX_TEXT = 2_000
 """The maximum number of characters of an error to log. Texts of libraries may contain a request."""
@@ -67,7 +67,7 @@ def log_failure(error: Exception, conversation_folder: str | None) -> None:
         conversation_folder: The name of the conversation's own folder, if it has one. It is an
             attribute of the record.
     """
-    LOGGER.error(
+    _LOGGER.error(
         "The tool failed with %s: %s",
         type(error).__name__,
         " ".join(_masked_text(error).split()),
@@ -83,7 +83,7 @@ def log_refusal(error: ContentPolicyError, conversation_folder: str | None) -> N
         error: The refusal.
         conversation_folder: As for `log_failure`.
     """
-    LOGGER.info(
+    _LOGGER.info(
         "The engine refused an image: %s",
         _masked_text(error),
         extra={"conversation_folder": conversation_folder},
@@ -93,7 +93,7 @@ def log_refusal(error: ContentPolicyError, conversation_folder: str | None) -> N
 @lru_cache(maxsize=_MAX_HINTS)
 def log_hint(text: str) -> None:
     """Log advice for the developer at the level WARNING, if it was not logged before."""
-    LOGGER.warning("%s", _mask(text))
+    _LOGGER.warning("%s", _mask(text))
 
 
 def _stand_in(error: BaseException, chain_length: int, known_ids: set[int]) -> Exception:

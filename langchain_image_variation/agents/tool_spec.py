@@ -156,7 +156,12 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         return [tool]
 
     def image_variation(
-        self, image: str, n: int = 1, size: Size = "1024x1024", ctx: Context = _NO_CONTEXT
+        self,
+        image: str,
+        n: int = 1,
+        size: Size = "1024x1024",
+        ctx: Context = _NO_CONTEXT,
+        **exposed: Any,
     ) -> ToolOutput:
         """Make variations of an image, like the tool. A mistake returns an output with `is_error`.
 
@@ -165,17 +170,24 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
             n: How many variations to make.
             size: Width x height of each variation in pixels.
             ctx: The context of an agent's run, for the images of its conversation.
+            **exposed: The arguments that `expose` names, such as `strength`.
 
         Raises:
             ImageVariationError: If the call fails for another reason, and `raise_on` has the class.
         """
-        return self._vary(TOOL_NAME, {"image": image, "n": n, "size": size}, ctx)
+        return self._vary(TOOL_NAME, {**exposed, "image": image, "n": n, "size": size}, ctx)
 
     async def aimage_variation(
-        self, image: str, n: int = 1, size: Size = "1024x1024", ctx: Context = _NO_CONTEXT
+        self,
+        image: str,
+        n: int = 1,
+        size: Size = "1024x1024",
+        ctx: Context = _NO_CONTEXT,
+        **exposed: Any,
     ) -> ToolOutput:
         """Do what `image_variation` does, without blocking the loop."""
-        return await self._avary(TOOL_NAME, {"image": image, "n": n, "size": size}, ctx)
+        values = {**exposed, "image": image, "n": n, "size": size}
+        return await self._avary(TOOL_NAME, values, ctx)
 
     def open_result(self, artifact: Any, index: int) -> io.BytesIO:
         """Open the image file of a result, for example to show it in a user interface.

@@ -358,3 +358,15 @@ def test_the_schema_has_the_tools_description(root: Path, exposed: Any) -> None:
     metadata = spec.to_tool_list()[0].metadata
     assert metadata.fn_schema is not None
     assert metadata.fn_schema.__doc__ == metadata.description
+
+
+async def test_the_methods_take_exposed_arguments(root: Path) -> None:
+    """The spec's own methods take the arguments that are exposed, and refuse others."""
+    spec = ImageVariationToolSpec(engine=DialEngine(), root_dir=root, expose={"strength"})
+    outputs = [
+        spec.image_variation("cat.jpg", size="256x256", strength=0.1),
+        await spec.aimage_variation("cat.jpg", size="256x256", strength=0.1),
+    ]
+    assert [output.raw_output["images"][0]["strength"] for output in outputs] == [0.1, 0.1]
+    wrong = spec.image_variation("cat.jpg", prompt="snow")
+    assert "'prompt' is not an argument" in wrong.content
