@@ -425,8 +425,8 @@ async def test_a_tool_saves_its_results_anywhere(kind: str, tmp_path: Path) -> N
         message = await tool.ainvoke(call(image=image, size="256x256"), config)
         assert message.content.startswith("Made 1 variation of "), message.content
     error_message = await tool.ainvoke(call(image="dog.png"), config)
-    # The oldest comes first, as in the other lists.
-    assert error_message.content.endswith(f", {message.artifact['images'][0]['handle']}.")
+    newest = message.artifact["images"][0]["handle"]
+    assert f"Earlier results, the newest first: {newest}, " in error_message.content
 
 
 def test_an_unwritable_storage_costs_no_engine_call(tmp_path: Path) -> None:
