@@ -1,7 +1,7 @@
 """A stand-in for a chat model, with which the apps in this folder run offline.
 
-It calls the tool once for each message: for the image that the message names or brings, and for as
-many variations as the message says.
+It calls the tool once for each message: for the image that the message names or brings, and for the
+number of variations in the message, or else 4.
 """
 
 import re
