@@ -49,7 +49,7 @@ def test_the_limits_of_the_mcp_server_match_the_code() -> None:
         f"{MAX_BASE64:,} characters",
         f"{MAX_RESOURCE_BYTES // 2**20} MiB",
         f"newest {MAX_RESOURCES} results",
-        f"At most {MAX_ENGINE_CALLS} calls",
+        f"At most {MAX_ENGINE_CALLS} engine calls",
         f"within {IDLE_SECONDS} seconds",
         f"at least {MIN_TOKEN_LENGTH} characters",
         f"http://{HOST}:8001{PATH}",
