@@ -289,7 +289,7 @@ def _with_options(engine: _Engine, options: Mapping[str, Any]) -> _Engine:
         # Its message is for developers, and may contain anything.
         values = " and ".join(f"the {name} {excerpt(value)}" for name, value in options.items())
         raise ToolCallError(
-            f"The image engine does not accept {values}. Use other values, or leave them out."
+            f"The image engine does not accept {values}. Change what you set, or leave it out."
         ) from error
 
 

@@ -1,5 +1,6 @@
 """The images that a model may choose from, as a line for its messages."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -14,7 +15,7 @@ from langchain_image_variation.agents.message_image import MessageImage
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.uploads import KeptUpload
 
-__all__ = ["describe_choices"]
+__all__ = ["describe_choices", "take_names"]
 
 _MAX_FILES_LENGTH = 400
 """The maximum length of all file names in a message, in characters. Users choose these names, and
@@ -85,16 +86,16 @@ def _list_newest(title: str, names: list[str]) -> str:
 
 def _list_files(files: ImageListing) -> str:
     """Return a sentence with names of files. If there are more, it says how many."""
-    names = _first_names(files.names)
+    names = take_names(files.names, _MAX_FILES_LENGTH)
     others = files.count - len(names)
     if not files.is_complete:
-        names.append("and others")
+        names.append("and perhaps others")
     elif others:
         names.append(f"and {others:,} more")
     return f"Files: {', '.join(names)}."
 
 
-def _first_names(names: list[str]) -> list[str]:
-    """Return the first names, up to the length that a message may have."""
-    ends = accumulate(len(name) for name in names)
-    return [name for name, end in zip(names, ends, strict=True) if end <= _MAX_FILES_LENGTH]
+def take_names(names: Sequence[str], max_length: int) -> list[str]:
+    """Return the first names: those that fit in `max_length` characters together, or else one."""
+    ends = [*accumulate(len(name) for name in names)]
+    return [*names[: max(1, bisect_right(ends, max_length))]]

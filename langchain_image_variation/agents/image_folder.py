@@ -24,7 +24,8 @@ normalizing a text of megabytes would take minutes."""
 
 _MAX_ENTRIES = 10_000
 """The maximum number of folder entries to read when listing images. A project's folder may have
-many more, for example in `node_modules`. Reading this many takes tens of milliseconds."""
+many more, for example in `node_modules`. Reading this many takes tens of milliseconds, or half
+a second if most are folders."""
 
 _MAX_DEPTH = 8
 """How many levels of subfolders are listed. Each folder is opened from the root, step by step, so
@@ -46,7 +47,7 @@ class ImageListing:
     count: int
     """How many images were found."""
     is_complete: bool
-    """Whether all of the folder was read."""
+    """Whether no limit cut the list off. Folders that cannot be read are left out."""
 
 
 class ImageFolder:
@@ -239,6 +240,9 @@ def _scan(
     """
     if not _OPENS_STEPWISE or os.scandir not in os.supports_fd:
         path = root / folder
+        # Windows does not count a junction as a link.
+        if path.resolve() != root.resolve() / folder:
+            raise OSError("The folder has become a link.")
         if excluded_stat is not None and os.path.samestat(os.stat(path), excluded_stat):
             raise OSError("The folder is excluded.")
         with os.scandir(path) as entries:

@@ -201,8 +201,10 @@ class ReachableImages:
             advice = ""
             if "://" in name:
                 # Without messages, a user has no way to upload an image.
-                can_upload = self._conversation.has_messages
-                way = "upload the image itself" if can_upload else "save the image in its folder"
+                if self._conversation.has_messages:
+                    way = "upload the image itself"
+                else:
+                    way = "save the image in this tool's folder"
                 advice = f" This tool cannot open a URL; ask the user to {way}."
             raise _MissingImageError(
                 f"There is no image {excerpt(_relative_name(name))} here.{advice}"

@@ -183,8 +183,13 @@ class ImageVariationTool(BaseTool, ToolSettings):
             self._follow_settings()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy. Its arguments and its description match the updated settings."""
+        """Return a copy. Its arguments and its description match the updated settings.
+
+        Raises:
+            ImageVariationError: If the updated settings do not fit together. See `check_settings`.
+        """
         copy = super().model_copy(update=update, deep=deep)
+        check_settings(copy, copy._engines)
         copy._follow_settings()
         return copy
 

@@ -240,3 +240,8 @@ def _serve_http(server: "ImageVariationMCPServer", port: int) -> None:
                 "characters. Unset it to get a random token."
             )
         raise
+    except KeyboardInterrupt:
+        _interrupt()
+    # As with a host, an engine that does not stop must not keep the process.
+    sys.stderr.flush()
+    os._exit(0)

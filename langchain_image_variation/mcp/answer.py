@@ -51,7 +51,7 @@ class ImageNames(BaseModel):
 
     files: list[str]
     results: list[str]
-    has_more: bool = Field(description="Whether there are more, which are older.")
+    has_more: bool = Field(description="Whether there may be more.")
 
 
 def text_answer(text: str, content: BaseModel, thumbnails: Sequence[str] = ()) -> CallToolResult:
@@ -105,6 +105,9 @@ def describe_names(names: ImageNames) -> str:
         for title, listed in (("Files", names.files), ("Results", names.results))
         if listed
     ]
+    if not lines:
+        start = "No images were found" if names.has_more else "There are no images"
+        return f"{start} here. {ASK_FOR_IMAGE}"
     if names.has_more:
-        lines.append("There are more, which are older. They can be used by name.")
-    return "\n".join(lines) or f"There are no images here. {ASK_FOR_IMAGE}"
+        lines.append("There may be more. They can be used by name.")
+    return "\n".join(lines)

@@ -10,8 +10,8 @@ from langchain_image_variation.exceptions import RateLimitError
 __all__ = ["MAX_ENGINE_CALLS", "EngineThreads"]
 
 MAX_ENGINE_CALLS = 16
-"""The maximum number of engine calls at once. The hosts of one person make a few. A cancelled call
-counts until its engine stops."""
+"""The maximum number of calls of sync engines at once. The hosts of one person make a few. A
+cancelled call counts until its engine stops."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -42,8 +42,12 @@ class EngineThreads(ThreadPoolExecutor):
         """
         if not self._free.acquire(blocking=False):
             raise RateLimitError(
-                f"{MAX_ENGINE_CALLS} calls of engines are in progress. Try again later."
+                f"{MAX_ENGINE_CALLS} engine calls are in progress. Try again later."
             )
-        future = super().submit(function, *args, **kwargs)
+        try:
+            future = super().submit(function, *args, **kwargs)
+        except BaseException:
+            self._free.release()
+            raise
         future.add_done_callback(lambda _: self._free.release())
         return future

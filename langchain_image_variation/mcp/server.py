@@ -20,6 +20,7 @@ from langchain_image_variation.agents.call import (
 )
 from langchain_image_variation.agents.conversation_storage import open_results
 from langchain_image_variation.agents.failures import ToolErrorTranslation
+from langchain_image_variation.agents.image_choices import take_names
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
@@ -101,9 +102,12 @@ LIST_TOOL = "list_images"
 """The name of the tool that lists images."""
 
 MAX_LISTED_IMAGES = 50
-"""The maximum number of files, and of results, that `list_images` returns: the newest. Users choose
-the names of files, and 50 names of the longest kind (255 bytes) stay below the 25,000 tokens that
-Claude Code accepts."""
+"""The maximum number of files, and of results, that `list_images` returns: the newest."""
+
+_MAX_NAMES_LENGTH = MAX_LISTED_IMAGES * 255
+"""The maximum length of all file names that `list_images` returns, in characters: that of file
+names of 255 bytes, the longest kind. Paths in deep folders are longer. Claude Code accepts answers
+of 25,000 tokens."""
 
 _INSTRUCTIONS = (
     "Makes variations of images in one folder of the user, and saves them there. A variation is a "
@@ -384,11 +388,13 @@ class ImageVariationMCPServer(MCPServer[Any]):
         files = results.image_folder.list_images(
             MAX_LISTED_IMAGES, excluded_folder=results.all_results_folder
         )
+        file_names = take_names(files.names, _MAX_NAMES_LENGTH)
         handles = results.newest_handles()
+        has_more_files = not files.is_complete or files.count > len(file_names)
         names = ImageNames(
-            files=files.names,
+            files=file_names,
             results=handles[:MAX_LISTED_IMAGES],
-            has_more=not files.is_complete or max(files.count, len(handles)) > MAX_LISTED_IMAGES,
+            has_more=has_more_files or len(handles) > MAX_LISTED_IMAGES,
         )
         return describe_names(names), names
 

@@ -247,7 +247,7 @@ async def test_a_value_that_the_engine_refuses(kind: str) -> None:
     """The model is told which option the engine refuses, without the text of the engine."""
     message = await invoke(make_tool(expose=EXPOSED), kind, prompt="forbidden")
     problem = "The image engine does not accept the prompt 'forbidden'."
-    text = f"{problem} Use other values, or leave them out."
+    text = f"{problem} Change what you set, or leave it out."
     assert (message.text, message.status) == (text, "error")
 
 

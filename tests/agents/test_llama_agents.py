@@ -525,7 +525,7 @@ async def test_the_model_uses_all_exposed_arguments(root: Path) -> None:
     assert {name: image[name] for name in choices} == choices
     assert image["handle"].startswith("Winter-cat-")
     problem = "The image engine does not accept the prompt 'forbidden'."
-    text = f"{problem} Use other values, or leave them out."
+    text = f"{problem} Change what you set, or leave it out."
     assert (refused.is_error, refused.content) == (True, text)
     (next_image,) = plain.raw_output["images"]
     assert not choices.keys() & next_image.keys()

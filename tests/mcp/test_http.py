@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import square_png
 from tests.mcp.serving import TOOL, PatientEngine, serve, text
-from tests.mcp.stdio import COMMAND
+from tests.mcp.stdio import COMMAND, install_engine
 
 from mcp import Client  # isort: skip  # not before the module that skips without it
 from mcp.client.streamable_http import streamable_http_client
@@ -34,10 +34,14 @@ CAT = {"image": "cat.png", "size": "256x256"}
 
 @contextmanager
 def running(
-    root: Path, *arguments: str, token: str | None = TOKEN, launcher: Sequence[str] = ()
+    root: Path,
+    *arguments: str,
+    token: str | None = TOKEN,
+    launcher: Sequence[str] = (),
+    env: Mapping[str, str] = os.environ,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command on a free port, and yield the process and its URL."""
-    env = {**os.environ, **({} if token is None else {"IMAGE_VARIATION_MCP_TOKEN": token})}
+    env = {**env, **({} if token is None else {"IMAGE_VARIATION_MCP_TOKEN": token})}
     with subprocess.Popen(
         [*launcher, *COMMAND, "--root-dir", str(root), "--http", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
@@ -46,8 +50,9 @@ def running(
         text=True,
     ) as process:
         assert process.stderr is not None
-        address = re.search(r"http://127\.0\.0\.1:\d+/mcp", process.stderr.readline())
-        assert address is not None
+        lines = iter(process.stderr.readline, "")
+        addresses = (re.search(r"http://127\.0\.0\.1:\d+/mcp", line) for line in lines)
+        address = next(address for address in addresses if address)
         try:
             yield process, address[0]
         finally:
@@ -228,6 +233,28 @@ async def test_sigterm_finishes_the_calls_in_progress(root: Path) -> None:
         assert process.stderr is not None and process.stdout is not None
         assert "Traceback" not in process.stderr.read()
         assert process.stdout.read() == ""
+
+
+async def test_a_second_signal_ends_a_stubborn_engine(root: Path, tmp_path: Path) -> None:
+    """The process ends although an engine works that cannot be stopped."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    env = install_engine(packages)
+    with running(root, "--engine", "stubborn", env=env) as (process, url):
+        assert process.stderr is not None
+        with contextlib.suppress(Exception):  # the client loses its connection
+            async with connect(url, "legacy") as client:
+                call = asyncio.create_task(client.call_tool(TOOL, {**CAT, "n": 2}))
+                while "working" not in await asyncio.to_thread(process.stderr.readline):
+                    pass
+                process.send_signal(signal.SIGTERM)
+                while "shutting down" not in text(await client.call_tool(TOOL, CAT)):
+                    await asyncio.sleep(0.01)
+                process.send_signal(signal.SIGTERM)
+                # The engine would work for ten minutes.
+                await asyncio.to_thread(process.wait, 120)
+                call.cancel()
+        assert process.returncode == 0
 
 
 def test_a_random_token_is_printed_once(root: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ MISTAKES = [
     ({"image": "cat.png", "prompt": "a dog"}, "'prompt' is not an argument; the arguments are"),
     (
         {"image": "https://example.com/a.png"},
-        "This tool cannot open a URL; ask the user to save the image in its folder.",
+        "This tool cannot open a URL; ask the user to save the image in this tool's folder.",
     ),
     ({"image": "data:image/png;base64," + "A" * 5_000_000}, "There is no image"),
     ({"image": "\0"}, "There is no image"),
@@ -271,6 +272,31 @@ async def test_nulls_mean_that_an_argument_is_missing(root: Path) -> None:
     assert answer.structured_content["images"][0]["width"] == 1024
 
 
+async def test_a_list_without_images_asks_for_one(root: Path) -> None:
+    """If no image was found before the listing was cut off, the text does not claim that one is."""
+    (root / "cat.png").unlink()
+    for number in range(10_010):
+        (root / f"{number}.js").touch()
+    async with Client(serve(root)) as client:
+        answer = await client.call_tool("list_images", {})
+    assert answer.structured_content == {"files": [], "results": [], "has_more": True}
+    assert text(answer).startswith("No images were found here. Ask the user")
+
+
+async def test_deep_paths_do_not_fill_an_answer(root: Path) -> None:
+    """Fewer files are listed if their paths are long."""
+    folder = root.joinpath(*(letter * 200 for letter in "abcde"))
+    folder.mkdir(parents=True)
+    for number in range(20):
+        shutil.copy(root / "cat.png", folder / f"{number}.png")
+    async with Client(serve(root)) as client:
+        answer = await client.call_tool("list_images", {})
+    content = answer.structured_content
+    assert 1 <= len(content["files"]) < 20
+    assert content["has_more"]
+    assert len(text(answer)) < 14_000
+
+
 async def test_list_images_has_no_arguments(root: Path) -> None:
     """An argument of `list_images` is a mistake."""
     async with Client(serve(root)) as client:
@@ -294,7 +320,7 @@ async def test_images_are_listed(root: Path) -> None:
 
 
 async def test_long_lists_are_cut(root: Path) -> None:
-    """The list has the newest 50 names of each kind, and says that there are more."""
+    """The list has the newest 50 names of each kind, and says that there may be more."""
     for index in range(60):
         (root / f"{index:02}.png").write_bytes(b"")
         os.utime(root / f"{index:02}.png", (index, index))
@@ -303,7 +329,7 @@ async def test_long_lists_are_cut(root: Path) -> None:
     content = answer.structured_content
     assert content["files"][:2] == ["cat.png", "59.png"]
     assert (len(content["files"]), content["has_more"]) == (50, True)
-    assert "There are more" in text(answer)
+    assert "There may be more." in text(answer)
 
 
 async def test_an_empty_folder_is_no_error(tmp_path: Path) -> None:

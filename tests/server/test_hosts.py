@@ -23,6 +23,7 @@ from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.server import create_app
 from langchain_image_variation.server.access import Access
 from pytest_image_variation.samples import square_png
+from tests.server.ports import free_port
 from tests.server.serving import serving
 from tests.server.upstreams import FakeVendor
 
@@ -76,17 +77,9 @@ OTHER_PATHS = [
 Send = Callable[[bytes], str]
 
 
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _can_bind(host: str) -> bool:
     try:
-        _free_port(host)
+        free_port(host)
     except OSError:
         return False
     return True
@@ -235,7 +228,7 @@ def send(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Send]:
     """A function that sends a request to an app without a key, for each server."""
-    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    address = ("127.0.0.1", free_port("127.0.0.1"))
     command = _command(request.param, *address)
     with running(command, tmp_path_factory.mktemp("store"), address):
         yield _sender(address)
@@ -315,7 +308,7 @@ def test_an_absolute_target_does_not_bypass_the_check(send: Send) -> None:
 @pytest.mark.parametrize("name", ["hypercorn", "granian"])
 def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
     """The authority of an HTTP/2 request is checked like the `Host` header."""
-    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    address = ("127.0.0.1", free_port("127.0.0.1"))
     command = _command(name, *address)
     pytest.importorskip("h2")
     with (
@@ -332,7 +325,7 @@ def test_the_authority_of_http_2_is_checked(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SERVERS)
 def test_listening_everywhere_allows_addresses(name: str, tmp_path: Path) -> None:
     """Listening everywhere allows addresses, which cannot be rebound, but no other name."""
-    port = _free_port("0.0.0.0")
+    port = free_port("0.0.0.0")
     command = _command(name, "0.0.0.0", port)
     if name == "serve":
         command += ["--allowed-host", "img.example", "--allowed-host", "2001:db8::5"]
@@ -376,7 +369,7 @@ def test_serve_accepts_its_own_names(
     if not _can_bind(host):
         pytest.skip(f"this machine has no address {host}")
     local = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
-    address = (local, _free_port(host))
+    address = (local, free_port(host))
     with running([*serve(host, address[1]), *arguments], tmp_path, address):
         send = _sender(address)
         assert [name for name in ours if get(send, name) != 200] == []
@@ -403,7 +396,7 @@ def test_a_unix_socket_accepts_no_addresses(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
     """With a key, any name is allowed, since a web page cannot know the key."""
-    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    address = ("127.0.0.1", free_port("127.0.0.1"))
     with running([*serve(*address), "--api-key", "sk-1"], tmp_path, address):
         send = _sender(address)
         assert get(send, "evil.example", "/v1/models", "Authorization: Bearer sk-1") == 200
@@ -415,7 +408,7 @@ def test_with_a_key_any_name_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn", "hypercorn", "granian"])
 def test_every_server_forwards(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each server forwards targets and bodies unchanged, but not for other names and sites."""
-    address = ("127.0.0.1", _free_port("127.0.0.1"))
+    address = ("127.0.0.1", free_port("127.0.0.1"))
     command, vendor = _command(name, *address), FakeVendor()
     with serving(vendor.app) as upstream:
         monkeypatch.setenv("UPSTREAM", f"{upstream}/base/v1")

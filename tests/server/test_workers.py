@@ -13,7 +13,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.server.test_hosts import _free_port
+from tests.server.ports import free_port
 from tests.server.test_process import POSIX, post
 from tests.server.test_url_store import post as post_with_key
 
@@ -69,7 +69,7 @@ def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workers]
     for module in ("gunicorn", "uvicorn_worker") if request.param == "gunicorn" else ():
         if find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
-    port = _free_port("127.0.0.1")
+    port = free_port("127.0.0.1")
     *command, last = COMMANDS[request.param]
     address = [f"{last}{port}"] if last.endswith(":") else [last, str(port)]
     settings = {"STORE": str(tmp_path / "store"), "FINISH": str(tmp_path / "finish")}

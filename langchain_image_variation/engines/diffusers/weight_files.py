@@ -66,7 +66,7 @@ def choose_files(
     then loaded with `weights_only`, which allows nothing but numbers.
 
     Of the variants that a folder may have, only the one named `fp16` is ever chosen, and without
-    `float16` only if the folder has no other weights.
+    `float16` only if the folder has no other safetensors, or has only pickles and no others.
 
     Args:
         paths: All files of the repository.
@@ -94,8 +94,9 @@ def choose_files(
     for folder, best in chosen.items():
         if best is None:
             variants = sorted({str(found.variant) for found in formats[folder]})
+            place = excerpt(folder) if folder else "its main folder"
             raise InvalidRequestError(
-                f"The repository {repository!r} has the weights of {folder!r} only in the variants "
+                f"The repository {repository!r} has the weights of {place} only in the variants "
                 f"{', '.join(map(excerpt, variants))}. Of all variants, only {FLOAT16!r} can be "
                 "loaded. Choose another model, or another revision.",
                 param="model",
@@ -150,9 +151,17 @@ def _loadable_formats(folder: Path, *, float16: bool) -> dict[_Format, list[Path
     for path in sorted(folder.iterdir()):
         if found := _format(path.name):
             formats[found].append(path)
-    if not float16:
+    best = _best(formats, float16=True)
+    if not float16 or best is None:
         return formats
-    whole = {found: paths for found, paths in formats.items() if all(map(_is_whole, paths))}
+    whole = {
+        found: paths
+        for found, paths in formats.items()
+        # A pickle never replaces safetensors.
+        if found.suffix == best.suffix
+        and found.variant in (None, FLOAT16)
+        and all(map(_is_whole, paths))
+    }
     # If nothing is whole, loading fails, and its error names what is corrupt.
     return whole or formats
 

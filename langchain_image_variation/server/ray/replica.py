@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeAlias
 
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError
 
 from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest
@@ -121,6 +121,6 @@ async def _wait_for_death(actor: ActorHandle) -> None:
             await actor.__ray_ready__.remote()
         except ActorDiedError:
             return
-        except RayError:
-            # It may be out of reach for a while.
+        except Exception:
+            # It may be out of reach for a while. Only its death ends the call.
             continue

@@ -145,8 +145,12 @@ def test_a_corrupt_format_is_not_loaded(suffix: str, tmp_path: Path) -> None:
     assert loaded_variant(tmp_path, float16=True) == "fp16"
     halved.write_bytes(content[:-1] if suffix == "safetensors" else b"")
     assert loaded_variant(tmp_path, float16=True) is None
-    # If nothing is whole, the error names the file that was wanted.
+    # If nothing is whole, the error names the file that was wanted. Neither a file of another
+    # precision nor a pickle replaces it.
     full.write_bytes(b"")
+    (tmp_path / f"m.bf16.{suffix}").write_bytes(content)
+    if suffix == "safetensors":
+        (tmp_path / "m.bin").write_bytes(b"\x80\x02.")
     assert loaded_variant(tmp_path, float16=True) == "fp16"
     # In float32, an image must not depend on which file is whole.
     halved.write_bytes(content)

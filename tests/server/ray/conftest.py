@@ -9,8 +9,8 @@ import pytest
 
 from tests.batch.ray.nodes import Nodes
 from tests.extras import skip_without
+from tests.server.ports import free_port
 from tests.server.ray.noted_engine import Notes, declare_noted
-from tests.server.test_hosts import _free_port
 
 SIGNING_KEY = "k" * 32
 SETTINGS = {
@@ -151,7 +151,7 @@ def ray_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayServe]:
         monkeypatch.setenv("IMAGE_VARIATION_SIGNING_KEY", SIGNING_KEY)
         with Nodes.start(num_cpus=3) as nodes:
             ray.init(nodes.address, logging_level="ERROR", log_to_driver=False)
-            port = _free_port("127.0.0.1")
+            port = free_port("127.0.0.1")
             serve.start("HeadOnly", {"host": "127.0.0.1", "port": port})
             (folder / "store").mkdir()
             try:
