@@ -398,9 +398,12 @@ def test_an_engine_without_fingerprint_is_refused(root: Path) -> None:
     with pytest.raises(InvalidRequestError, match="UnknownEngine has no fingerprint") as error_info:
         make_tool(root, UnknownEngine())
     assert error_info.value.param == "cache"
-    copy = make_tool(root, "instant").model_copy(update={"engine": UnknownEngine()})
+    tool = make_tool(root, "instant")
+    with pytest.raises(InvalidRequestError, match="UnknownEngine has no fingerprint"):
+        tool.model_copy(update={"engine": UnknownEngine()})
+    tool.engine = UnknownEngine()
     for _ in range(2):
-        assert "cached" not in copy.invoke(call(image="dog.png")).artifact
+        assert "cached" not in tool.invoke(call(image="dog.png")).artifact
 
 
 def test_parallel_calls_leave_one_valid_record(root: Path) -> None:
