@@ -238,8 +238,8 @@ def test_no_timeout_is_not_the_default(kind: str, scope: str) -> None:
         with raw_server(answer_slowly) as server:
             settings = {"base_url": server.base_url, "timeout": 0.1}
             _run(classes, kind, settings, call_without_limit)
-            with pytest.raises(error):
-                _run(classes, kind, settings, call())
+        with raw_server(stall) as server, pytest.raises(error):
+            _run(classes, kind, {"base_url": server.base_url, "timeout": 0.1}, call())
 
 
 def _run(classes: tuple[Any, Any], kind: str, settings: Mapping[str, Any], use: Use) -> None:
