@@ -244,7 +244,7 @@ async def test_a_wrong_value_is_a_mistake(arguments: Any, rule: str, kind: str) 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_value_that_the_engine_refuses(kind: str) -> None:
-    """The model is told which option the engine refuses, without the text of the engine."""
+    """The model learns which option the engine refuses, without the engine's own text."""
     message = await invoke(make_tool(expose=EXPOSED), kind, prompt="forbidden")
     problem = "The image engine does not accept the prompt 'forbidden'."
     text = f"{problem} Change what you set, or leave it out."

@@ -79,7 +79,7 @@ class Settings(BaseModel):
     """The GPUs that Ray reserves for a replica, or the part of one. By default, 1 if the engine
     computes on a device and the cluster has a GPU, otherwise 0."""
     server_replicas: int = Field(default=1, ge=1)
-    """The number of replicas of the server. Each has a queue of its own. On several nodes, they
+    """The number of replicas of the server. Each has its own queue. On several nodes, they
     need a `store_url`."""
 
     url_ttl: float = 3600.0

@@ -63,7 +63,7 @@ def test_answers_are_those_of_one_process(address: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("user", ["bug", "refused"])
 def test_internals_stay_in_the_log(address: str, deployed: RayServe, user: str) -> None:
-    """A bug of the engine, or a wrong key of its own, is a 500 that shows only the request's ID.
+    """A bug in the engine, or a wrong key for it, is a 500 that shows only the request's ID.
 
     The log of the server's replica has the ID, and the error in full.
     """

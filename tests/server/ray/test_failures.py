@@ -79,7 +79,7 @@ def test_a_killed_server_cancels_its_calls(deployed: RayServe) -> None:
 
 
 def test_a_killed_node_loses_what_it_had(deployed: RayServe) -> None:
-    """If a node is killed under load, no more is lost than was in hand, and no answer is wrong."""
+    """If a node is killed under load, only requests in progress are lost. No answer is wrong."""
     wait_until(deployed.has_replica_on_second, 120)
     try:
         lost = failures(put_under_load(deployed, 60, deployed.nodes.kill_second))
