@@ -11,7 +11,8 @@ from tests.extras import skip_without
 
 _PYTHON = f'[ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"'
 # The whole suite does not run inside itself. Commands with further arguments do run.
-_TESTED = 'case "$*" in "-m pytest" | "-m pytest -n 2" | "-m pytest -n 2 --all") exit ;; esac'
+_WHOLE_SUITE = '"-m pytest" | "-m pytest -n "? | "-m pytest -n "?" --all"'
+_TESTED = f'case "$*" in {_WHOLE_SUITE}) exit ;; esac'
 _PROGRAMS = {
     "python3": _PYTHON,
     "python": f"{_TESTED}\n{_PYTHON}",
