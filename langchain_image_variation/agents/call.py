@@ -31,6 +31,7 @@ from langchain_image_variation.agents.image_listener import (
 )
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.message_image import normalize_name
+from langchain_image_variation.agents.partial_response import keep_finished
 from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.reachable_images import ReachableImages
 from langchain_image_variation.agents.results import Results
@@ -42,6 +43,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.call_interrupt import CallInterrupt
 from langchain_image_variation.engines.fingerprint import digest, engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
@@ -110,7 +112,11 @@ def call_tool(
     flow = _flow(settings, engines, arguments, conversation, fields or {}, listener)
     step = next(flow)
     while True:
-        outcome = step.run()
+        try:
+            outcome = step.run()
+        except CallInterrupt as interrupt:
+            flow.throw(interrupt)
+            raise
         try:
             step = flow.send(outcome)
         except StopIteration as end:
@@ -193,12 +199,20 @@ def _flow(
         if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
             raise RateLimitError("The rate limiter refused this call. Try again later.")
         progress = None if listener is None else report_finished_images(listener)
-        response = yield _Step(
-            partial(call_engine, call.engine, call.request, progress=progress),
-            partial(
-                call_engine_async, call.engine, call.request, progress=progress, executor=executor
-            ),
-        )
+        try:
+            response = yield _Step(
+                partial(call_engine, call.engine, call.request, progress=progress),
+                partial(
+                    call_engine_async,
+                    *(call.engine, call.request),
+                    progress=progress,
+                    executor=executor,
+                ),
+            )
+        except CallInterrupt as interrupt:
+            # Its images are paid for.
+            _save(call, interrupt.response)
+            raise
     elif listener is not None:
         for finished in range(1, n + 1):
             listener(finished, n)
@@ -324,11 +338,11 @@ def _open_cache(
 
 def _save(call: _Call, response: ImagesResponse) -> CallResult:
     """Save the variations of a response, and describe them."""
-    is_cached = call.cached_response is not None
+    is_cached, failures = call.cached_response is not None, None
     if not is_cached:
-        response = cut_back(response, call.source)
+        response, failures = keep_finished(cut_back(response, call.source))
     saved_images = call.results.save(response, name=_result_name(call))
-    if call.cache is not None and not is_cached:
+    if call.cache is not None and not is_cached and failures is None:
         call.cache.add(call.request, call.source.inset, saved_images, response)
     engine = call.settings.engine
     if not isinstance(engine, str) or engine == AUTO:
@@ -362,7 +376,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         artifact["usage_metadata"] = usage
     if is_cached:
         artifact["cached"] = True
-    text = _content(call, response, images)
+    text = _content(call, response, images, failures)
     match call.settings.content:
         case "text":
             return CallResult(text, artifact)
@@ -382,8 +396,10 @@ def _result_name(call: _Call) -> str:
     return "image" if normalize_name(stem) else stem
 
 
-def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]) -> str:
-    """Return the text for the model."""
+def _content(
+    call: _Call, response: ImagesResponse, images: list[dict[str, Any]], failures: str | None
+) -> str:
+    """Return the text for the model. `failures` is the sentence about the images that failed."""
     sentences = [
         announce_results(
             [image["handle"] for image in images],
@@ -398,5 +414,5 @@ def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]
         sentences.append(f"Kind of variation: {kind}.")
     if call.cached_response is not None:
         sentences.append("The same call was made before, with the same result.")
-    sentences += filter(None, (call.source.note, response.note))
+    sentences += filter(None, (failures, call.source.note, response.note))
     return " ".join(sentences)

@@ -274,8 +274,16 @@ class Handlers:
     def _build_body(
         self, response: ImagesResponse, request: CreateImageVariationRequest, base_url: str
     ) -> bytes:
-        """Return the body for an engine's response: each image as a PNG of the requested size."""
-        pngs = (_resized_png(image.read(), request.side) for image in response.data)
+        """Return the body for an engine's response: each image as a PNG of the requested size.
+
+        Images that failed are left out, because the others may be paid for.
+
+        Raises:
+            ImageVariationError: If all images failed, or one of them cannot be decoded.
+        """
+        finished = [image for image in response.data if image.failure is None]
+        images_to_send = finished or response.data
+        pngs = (_resized_png(image.read(), request.side) for image in images_to_send)
         if request.response_format == "url":
             names = self._store.add_all(pngs)
             images = [Image(url=f"{base_url}/files/{name}") for name in names]
