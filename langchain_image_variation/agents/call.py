@@ -8,6 +8,7 @@ its own message.
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -52,6 +53,7 @@ from langchain_image_variation.engines.traits import (
     with_options,
 )
 from langchain_image_variation.exceptions import (
+    ImageVariationError,
     InvalidRequestError,
     RateLimitError,
     ToolCallError,
@@ -207,11 +209,11 @@ def _flow(
                     *(call.engine, call.request),
                     progress=progress,
                     executor=executor,
+                    late_answer=partial(_save_paid_images, call),
                 ),
             )
         except CallInterrupt as interrupt:
-            # Its images are paid for.
-            _save(call, interrupt.response)
+            _save_paid_images(call, interrupt.response)
             raise
     elif listener is not None:
         for finished in range(1, n + 1):
@@ -334,6 +336,13 @@ def _open_cache(
     if fingerprint is not None and options:
         fingerprint = digest(engine=fingerprint, **options)
     return None if fingerprint is None else ResultCache(results, fingerprint)
+
+
+def _save_paid_images(call: _Call, response: ImagesResponse) -> None:
+    """Save what a call made before it was interrupted or cancelled, if it is paid for."""
+    if engine_base_url(call.engine) is not None:
+        with suppress(ImageVariationError):
+            _save(call, response)
 
 
 def _save(call: _Call, response: ImagesResponse) -> CallResult:

@@ -1,5 +1,6 @@
 """What an agent's tool pays for, and what it says about the cost."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -8,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from langchain_image_variation.agents.arguments import ImageVariationArguments
+from langchain_image_variation.agents.call import call_tool_async
+from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.engines.call_interrupt import CallInterrupt
 from langchain_image_variation.exceptions import BillingLimitError
@@ -100,3 +105,27 @@ def test_an_interrupted_tool_saves_what_is_finished(
         call(tool, 2)
     assert len([*(root / "results").glob("*.png")]) == 1
     assert len(fal.cancelled) == 1
+
+
+async def test_a_cancelled_tool_saves_what_is_finished(
+    fal: FakeFal, open_engine: Any, root: Path
+) -> None:
+    """If an async call of the tool is cancelled, the finished image is soon among the results."""
+    fal.endless_seeds = {2}
+    engine = open_engine("fal", fal, seed=1)
+    settings = ToolSettings(engine=engine, root_dir=root, output_dir=root / "results")
+    arguments = ImageVariationArguments(image="cat.png", n=2, size="256x256")
+    has_image = asyncio.Event()
+    run = asyncio.create_task(
+        call_tool_async(
+            settings, LoadedEngines(), arguments, listener=lambda finished, n: has_image.set()
+        )
+    )
+    await has_image.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    async with asyncio.timeout(30):
+        while not fal.cancelled or not [*(root / "results").glob("*.png")]:
+            await asyncio.sleep(0.01)
+    assert len([*(root / "results").glob("*.png")]) == 1
