@@ -3,6 +3,7 @@
 from langchain_image_variation.agents.failure_log import log_failure, log_refusal
 from langchain_image_variation.agents.failures import text_for_model
 from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.engines.failed_images import finished_images
 from langchain_image_variation.exceptions import ContentPolicyError
 
 __all__ = ["keep_finished"]
@@ -14,14 +15,14 @@ def keep_finished(response: ImagesResponse) -> tuple[ImagesResponse, str | None]
     The first failure is logged. If no image or every image failed, the response is returned as it
     is, without a sentence.
     """
-    finished = [image for image in response.data if image.failure is None]
     failures = [image.failure for image in response.data if image.failure is not None]
-    if not finished or not failures:
+    n = len(response.data)
+    if len(failures) in (0, n):
         return response, None
-    failure, n = failures[0], len(response.data)
+    failure = failures[0]
     if isinstance(failure, ContentPolicyError):
         log_refusal(failure, None)
     else:
         log_failure(failure, None)
     text = f"{len(failures)} of {n} variations failed: {text_for_model(failure)}"
-    return response.model_copy(update={"data": finished}), text
+    return response.model_copy(update={"data": finished_images(response)}), text

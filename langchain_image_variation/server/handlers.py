@@ -23,6 +23,7 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import ProgressListener
+from langchain_image_variation.engines.failed_images import finished_images
 from langchain_image_variation.engines.traits import engine_identity, with_options
 from langchain_image_variation.exceptions import (
     AuthenticationError,
@@ -281,9 +282,7 @@ class Handlers:
         Raises:
             ImageVariationError: If all images failed, or one of them cannot be decoded.
         """
-        finished = [image for image in response.data if image.failure is None]
-        images_to_send = finished or response.data
-        pngs = (_resized_png(image.read(), request.side) for image in images_to_send)
+        pngs = (_resized_png(image.read(), request.side) for image in finished_images(response))
         if request.response_format == "url":
             names = self._store.add_all(pngs)
             images = [Image(url=f"{base_url}/files/{name}") for name in names]
