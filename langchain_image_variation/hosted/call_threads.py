@@ -45,29 +45,29 @@ def run_in_threads(
         BaseException: What `report` raises, or what a function raises if it is not an `Exception`.
     """
     waiting: SimpleQueue[tuple[int, Callable[[], ImagesResponse]]] = SimpleQueue()
-    finished: SimpleQueue[tuple[int, ImagesResponse | BaseException]] = SimpleQueue()
-    outcomes: dict[int, Outcome] = {}
+    finished: SimpleQueue[int] = SimpleQueue()
+    outcomes: dict[int, ImagesResponse | BaseException] = {}
     for item in enumerate(functions):
         waiting.put(item)
     stop, is_outer_stopped = threading.Event(), stop_request()
+    threads: list[threading.Thread] = []
 
     def work() -> None:
         with suppress(Empty):
             while True:
                 index, function = waiting.get_nowait()
                 try:
-                    finished.put((index, function()))
+                    outcomes[index] = function()
                 except BaseException as error:  # The waiting thread decides what it means.
-                    finished.put((index, error))
+                    outcomes[index] = error
+                finished.put(index)
 
-    def take(seconds: float | None = None) -> Outcome:
-        index, outcome = finished.get(timeout=seconds)
+    def outcome_of(index: int) -> Outcome:
+        # A function that did not end in time is cancelled.
+        outcome = outcomes.get(index, cancelled_error())
         if not isinstance(outcome, ImagesResponse | Exception):
             raise outcome
-        outcomes[index] = outcome
         return outcome
-
-    threads: list[threading.Thread] = []
 
     def join() -> None:
         end = monotonic() + stop_seconds
@@ -88,21 +88,17 @@ def run_in_threads(
                     )
                     thread.start()
                     threads.append(thread)
-                while len(outcomes) < len(functions):
-                    report(take())
+                for _ in functions:
+                    report(outcome_of(finished.get()))
             except KeyboardInterrupt as error:
                 if is_outer_stopped():
                     raise  # It is the second one.
                 interrupt = error
                 stop.set()
                 join()
-                with suppress(Empty):
-                    while True:
-                        take(0.0)
     except KeyboardInterrupt:
         raise
     except BaseException:
         join()
         raise
-    # A function that did not end in time is cancelled by now.
-    return [outcomes.get(i) or cancelled_error() for i in range(len(functions))], interrupt
+    return [outcome_of(index) for index in range(len(functions))], interrupt
