@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
     from langchain_image_variation.engines.call import call_engine, call_engine_async
+    from langchain_image_variation.engines.call_interrupt import CallInterrupt
     from langchain_image_variation.engines.context import Progress, progress_reporter
     from langchain_image_variation.engines.loading import load_engine
     from langchain_image_variation.engines.traits import check_model
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncImageVariationClient",
     "AsyncVariationEngine",
+    "CallInterrupt",
     "ContactSheet",
     "CreateImageVariationRequest",
     "Image",
@@ -94,6 +96,7 @@ __all__ = [
 _MODULES = {
     "AsyncImageVariationClient": "hosted.client",
     "AsyncVariationEngine": "engines",
+    "CallInterrupt": "engines.call_interrupt",
     "ContactSheet": "output.contact_sheet",
     "CreateImageVariationRequest": "contract",
     "Image": "contract",

@@ -1,4 +1,8 @@
-"""Tells work in a thread whether its caller has gone away, because threads cannot be killed."""
+"""Tells work in a thread what its caller wants, because threads cannot be killed.
+
+A call is *cancelled* if its caller has gone away: nobody waits for the answer. It is *stopped* if
+its caller still waits, but for no more than what is finished or already paid for.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,9 +17,12 @@ __all__ = [
     "cancelled_error",
     "check_cancellation",
     "ignore_cancellation",
+    "stop_request",
+    "stop_when",
 ]
 
 _is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("_is_cancelled", default=lambda: False)
+_is_stopped: ContextVar[Callable[[], bool]] = ContextVar("_is_stopped", default=lambda: False)
 
 
 def cancellation() -> Callable[[], bool]:
@@ -73,3 +80,23 @@ def ignore_cancellation() -> Iterator[None]:
         yield
     finally:
         _is_cancelled.reset(token)
+
+
+def stop_request() -> Callable[[], bool]:
+    """Return a function that says whether the call was stopped.
+
+    For engines that are billed: once it returns True, start nothing more that costs money, cancel
+    what can be cancelled, finish the rest, and return the images that there are.
+    """
+    return _is_stopped.get()
+
+
+@contextmanager
+def stop_when(is_stopped: Callable[[], bool]) -> Iterator[None]:
+    """Stop calls in the block once `is_stopped` or that of an enclosing block returns True."""
+    is_outer_stopped = _is_stopped.get()
+    token = _is_stopped.set(lambda: is_stopped() or is_outer_stopped())
+    try:
+        yield
+    finally:
+        _is_stopped.reset(token)

@@ -8,6 +8,7 @@ its own message.
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -31,6 +32,7 @@ from langchain_image_variation.agents.image_listener import (
 )
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.message_image import normalize_name
+from langchain_image_variation.agents.partial_response import keep_finished
 from langchain_image_variation.agents.public_url import result_path, result_url
 from langchain_image_variation.agents.reachable_images import ReachableImages
 from langchain_image_variation.agents.results import Results
@@ -42,6 +44,7 @@ from langchain_image_variation.contract import CreateImageVariationRequest, Imag
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.call_interrupt import CallInterrupt
 from langchain_image_variation.engines.fingerprint import digest, engine_fingerprint
 from langchain_image_variation.engines.loading import engine_name
 from langchain_image_variation.engines.traits import (
@@ -50,6 +53,7 @@ from langchain_image_variation.engines.traits import (
     with_options,
 )
 from langchain_image_variation.exceptions import (
+    ImageVariationError,
     InvalidRequestError,
     RateLimitError,
     ToolCallError,
@@ -110,7 +114,11 @@ def call_tool(
     flow = _flow(settings, engines, arguments, conversation, fields or {}, listener)
     step = next(flow)
     while True:
-        outcome = step.run()
+        try:
+            outcome = step.run()
+        except CallInterrupt as interrupt:
+            flow.throw(interrupt)
+            raise
         try:
             step = flow.send(outcome)
         except StopIteration as end:
@@ -193,12 +201,20 @@ def _flow(
         if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
             raise RateLimitError("The rate limiter refused this call. Try again later.")
         progress = None if listener is None else report_finished_images(listener)
-        response = yield _Step(
-            partial(call_engine, call.engine, call.request, progress=progress),
-            partial(
-                call_engine_async, call.engine, call.request, progress=progress, executor=executor
-            ),
-        )
+        try:
+            response = yield _Step(
+                partial(call_engine, call.engine, call.request, progress=progress),
+                partial(
+                    call_engine_async,
+                    *(call.engine, call.request),
+                    progress=progress,
+                    executor=executor,
+                    late_answer=partial(_save_paid_images, call),
+                ),
+            )
+        except CallInterrupt as interrupt:
+            _save_paid_images(call, interrupt.response)
+            raise
     elif listener is not None:
         for finished in range(1, n + 1):
             listener(finished, n)
@@ -322,13 +338,20 @@ def _open_cache(
     return None if fingerprint is None else ResultCache(results, fingerprint)
 
 
+def _save_paid_images(call: _Call, response: ImagesResponse) -> None:
+    """Save what a call made before it was interrupted or cancelled, if it is paid for."""
+    if engine_base_url(call.engine) is not None:
+        with suppress(ImageVariationError):
+            _save(call, response)
+
+
 def _save(call: _Call, response: ImagesResponse) -> CallResult:
     """Save the variations of a response, and describe them."""
-    is_cached = call.cached_response is not None
+    is_cached, failures = call.cached_response is not None, None
     if not is_cached:
-        response = cut_back(response, call.source)
+        response, failures = keep_finished(cut_back(response, call.source))
     saved_images = call.results.save(response, name=_result_name(call))
-    if call.cache is not None and not is_cached:
+    if call.cache is not None and not is_cached and failures is None:
         call.cache.add(call.request, call.source.inset, saved_images, response)
     engine = call.settings.engine
     if not isinstance(engine, str) or engine == AUTO:
@@ -362,7 +385,7 @@ def _save(call: _Call, response: ImagesResponse) -> CallResult:
         artifact["usage_metadata"] = usage
     if is_cached:
         artifact["cached"] = True
-    text = _content(call, response, images)
+    text = _content(call, response, images, failures)
     match call.settings.content:
         case "text":
             return CallResult(text, artifact)
@@ -382,8 +405,10 @@ def _result_name(call: _Call) -> str:
     return "image" if normalize_name(stem) else stem
 
 
-def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]) -> str:
-    """Return the text for the model."""
+def _content(
+    call: _Call, response: ImagesResponse, images: list[dict[str, Any]], failures: str | None
+) -> str:
+    """Return the text for the model. `failures` is the sentence about the images that failed."""
     sentences = [
         announce_results(
             [image["handle"] for image in images],
@@ -398,5 +423,5 @@ def _content(call: _Call, response: ImagesResponse, images: list[dict[str, Any]]
         sentences.append(f"Kind of variation: {kind}.")
     if call.cached_response is not None:
         sentences.append("The same call was made before, with the same result.")
-    sentences += filter(None, (call.source.note, response.note))
+    sentences += filter(None, (failures, call.source.note, response.note))
     return " ".join(sentences)

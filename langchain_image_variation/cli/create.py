@@ -124,6 +124,8 @@ def _create(arguments: argparse.Namespace) -> int:
         closing(CreateRun(arguments, bar)) as run,
     ):
         failures = run.vary_all()
+    if run.signal is not None:
+        return 128 + run.signal
     if arguments.open and not open_files(run.files_to_open):
         print(
             "The files were not opened: this machine has no display or image viewer.",

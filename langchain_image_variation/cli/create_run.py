@@ -4,11 +4,15 @@ import argparse
 import json
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langchain_image_variation.batch.interrupts import Interrupts
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
+from langchain_image_variation.cancellation import stop_when
 from langchain_image_variation.cli.download import download_model
 from langchain_image_variation.cli.engine_options import (
     collect_engine_options,
@@ -24,7 +28,12 @@ from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
-from langchain_image_variation.engines.traits import close_engine, engine_options, has_costly_seeds
+from langchain_image_variation.engines.traits import (
+    close_engine,
+    engine_base_url,
+    engine_options,
+    has_costly_seeds,
+)
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
@@ -63,16 +72,30 @@ class CreateRun:
         self._model: str | None = None
         self._engine_note: str | None = None
         self._has_results = False
+        self._interrupts = Interrupts("Keeping the images that are finished or paid for.")
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended the run early, or None."""
+        return self._interrupts.signal
 
     def vary_all(self) -> int:
         """Vary each image and print its results. Return for how many images some or all failed.
+
+        If a signal comes during a call of a hosted engine, what is finished and what is paid for
+        is kept, and the other images are not varied.
 
         Raises:
             ImageVariationError: If the only image fails, or an error would repeat for each image.
         """
         urls = url_policy(self._arguments.allow_host)
+        failures = 0
         try:
-            return sum(not self._vary_photo(photo, urls) for photo in self._photos)
+            for photo in self._photos:
+                failures += not self._vary_photo(photo, urls)
+                if self.signal is not None:
+                    break
+            return failures
         finally:
             # Also if the run ends early, because the images so far may be paid for.
             if self._has_results:
@@ -99,12 +122,13 @@ class CreateRun:
             # Created now, so that a wrong option causes one error instead of one per image.
             engine, folder = self._engine, self._folder
             try:
-                failure = self._vary(source, engine, folder, listener)
+                with self._keep_paid_images(engine):
+                    failure = self._vary(source, engine, folder, listener)
                 self._has_results = True
             except FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
-                if is_only_one:
+                if is_only_one and self.signal is None:
                     raise
                 failure = error
             if failure is not None and not is_only_one:
@@ -115,6 +139,15 @@ class CreateRun:
                 print(f"image-variation: {message}", file=sys.stderr)
         self._bar.finish()
         return failure is None
+
+    @contextmanager
+    def _keep_paid_images(self, engine: "VariationEngine") -> Iterator[None]:
+        """Let a signal stop the engine's call, if it is billed, instead of ending the program."""
+        if engine_base_url(engine) is None:
+            yield
+            return
+        with self._interrupts.handle_signals(), stop_when(lambda: self.signal is not None):
+            yield
 
     def _print_final_notes(self) -> None:
         """Print which model made the images, and how to make them again."""

@@ -38,6 +38,8 @@ _EXPOSABLE = ("fit", "name", "prompt")
 _THUMBNAILS = ("none", "sheet", "each")
 _DEFAULT_PORT = 8001
 _TOKEN_VARIABLE = "IMAGE_VARIATION_MCP_TOKEN"
+_LAST_SECONDS = 10.0
+"""How long the server may take to end calls that cost money, once its host has left."""
 
 
 def add_mcp(parser: argparse.ArgumentParser) -> None:
@@ -186,9 +188,10 @@ def _load_engine(arguments: argparse.Namespace) -> VariationEngine:
 def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
     """Serve the host that started this process, until it closes a stream or a user interrupts.
 
-    The process exits without waiting for threads. The library's thread blocks until the next line
-    of input, and an engine's thread cannot be stopped. Files are written atomically, so none is
-    incomplete.
+    The process exits without waiting for threads, except that calls that cost money get a few
+    seconds to cancel their jobs and to save what is finished. The library's thread blocks until the
+    next line of input, and an engine's thread cannot be stopped. Files are written atomically, so
+    none is incomplete.
     """
     # Imported here because other commands need no event loop.
     import asyncio
@@ -205,6 +208,7 @@ def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
         except* OSError:
             # The host does not read any more.
             pass
+        server.wait_for_hosted_engines(_LAST_SECONDS)
         os._exit(0)
 
     signal.signal(signal.SIGINT, _interrupt)

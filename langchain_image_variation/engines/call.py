@@ -9,6 +9,7 @@ from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_image_variation.cancellation import ignore_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.checks import (
@@ -26,6 +27,7 @@ from langchain_image_variation.exceptions import EngineError, ImageVariationErro
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
 __all__ = ["call_engine", "call_engine_async"]
@@ -77,6 +79,7 @@ async def call_engine_async(
     progress: ProgressListener | None = None,
     wait_when_cancelled: bool = False,
     executor: Executor | None = None,
+    late_answer: Callable[[ImagesResponse], object] | None = None,
 ) -> ImagesResponse:
     """Do what `call_engine` does without blocking the loop. A sync engine runs in a thread.
 
@@ -91,6 +94,8 @@ async def call_engine_async(
             stops.
         executor: The threads in which a sync engine runs, unless `wait_when_cancelled` is set. By
             default, those of `asyncio.to_thread`.
+        late_answer: Called in such a thread with the answer of a sync engine that returns one
+            although the call was cancelled. Billed engines return what is finished by then.
 
     Raises:
         ImageVariationError: See `call_engine`.
@@ -110,8 +115,16 @@ async def call_engine_async(
             elif wait_when_cancelled:
                 answer = await _call_in_thread(engine, request, cancel_event)
             else:
-                create = partial(copy_context().run, _create, engine, request)
-                answer = await asyncio.get_running_loop().run_in_executor(executor, create)
+
+                def create() -> Any:
+                    answer = _create(engine, request)
+                    if late_answer is not None and cancel_event.is_set():
+                        with ignore_cancellation():
+                            late_answer(_finish(answer, request, engine))
+                    return answer
+
+                run = partial(copy_context().run, create)
+                answer = await asyncio.get_running_loop().run_in_executor(executor, run)
             if isawaitable(answer):
                 answer = await _await(engine, answer)
         response = _finish(answer, request, engine)

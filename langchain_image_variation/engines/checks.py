@@ -17,9 +17,11 @@ from pathlib import PurePath
 from typing import Any
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
+from langchain_image_variation.engines.failed_images import failed_images
 from langchain_image_variation.engines.traits import engine_base_url
 from langchain_image_variation.exceptions import (
     EngineError,
+    EngineResponseError,
     ImageVariationError,
     InvalidRequestError,
     excerpt,
@@ -108,6 +110,8 @@ def check_answer(
     Each image must be a PNG of the requested size. Only the first bytes of its file are read. If
     some of the images are wrong, the others can still be read, and reading a wrong one raises the
     error. The images of a hosted engine are not checked, because its server decides what it sends.
+    If it sends too few, they are kept, because they may be paid for. Reading one of the others
+    raises the error.
 
     Raises:
         EngineError: If the answer is not an `ImagesResponse`, if it has another number of images
@@ -116,11 +120,14 @@ def check_answer(
     method = _method_name(engine)
     if not isinstance(answer, ImagesResponse):
         raise EngineError(f"{method} returned {describe_answer(answer)}.")
-    count = len(answer.data)
-    if count != request.n:
+    count, is_hosted = len(answer.data), engine_base_url(engine) is not None
+    if is_hosted and 0 < count < request.n:
+        shortage = EngineResponseError(f"The server returned only {count} of {request.n} images.")
+        answer.data += failed_images(request.n - count, shortage)
+    elif count != request.n:
         images = "1 image" if count == 1 else f"{count} images"
         raise EngineError(f"{method} returned {images} for n={request.n}; return request.n images.")
-    if engine_base_url(engine) is None:
+    if not is_hosted:
         errors: dict[int, EngineError] = {}
         for index, image in enumerate(answer.data):
             fault = _image_fault(image, request)

@@ -1,12 +1,18 @@
-"""Runs functions at once in threads, and cancels them if the caller is interrupted."""
+"""Runs functions at once in threads, and stops them if the caller is interrupted."""
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-from langchain_image_variation.cancellation import cancel_after
+from langchain_image_variation.cancellation import (
+    cancel_after,
+    cancelled_error,
+    stop_request,
+    stop_when,
+)
 from langchain_image_variation.contract import ImagesResponse
 
 __all__ = ["Outcome", "run_in_threads"]
@@ -21,62 +27,78 @@ def run_in_threads(
     limit: int,
     stop_seconds: float,
     report: Callable[[Outcome], None],
-) -> list[Outcome]:
+) -> tuple[list[Outcome], KeyboardInterrupt | None]:
     """Return what each function returned, or the error that it raised, in order.
 
-    If this is interrupted, or if `report` raises an error, `cancellation` tells the functions that
-    are running, and the others do not start. This waits for them before it raises the error.
+    The first `KeyboardInterrupt` stops the functions (see `stop_request`), and is returned. The
+    second one is raised at once. If `report` raises another error, the functions are cancelled, and
+    the error is raised once they have ended.
 
     Args:
         functions: What to run. Even a single one has a thread, so that an interrupt cannot end it
             halfway.
         limit: The maximum number of threads.
-        stop_seconds: How long to wait for functions that were cancelled, in seconds.
+        stop_seconds: How long to wait for functions that were stopped or cancelled, in seconds.
         report: Called in this thread with each outcome as it arrives.
 
     Raises:
         BaseException: What `report` raises, or what a function raises if it is not an `Exception`.
     """
     waiting: SimpleQueue[tuple[int, Callable[[], ImagesResponse]]] = SimpleQueue()
-    finished: SimpleQueue[tuple[int, ImagesResponse | BaseException]] = SimpleQueue()
-    outcomes: dict[int, Outcome] = {}
+    finished: SimpleQueue[int] = SimpleQueue()
+    outcomes: dict[int, ImagesResponse | BaseException] = {}
     for item in enumerate(functions):
         waiting.put(item)
-    stop = threading.Event()
+    stop, is_outer_stopped = threading.Event(), stop_request()
+    threads: list[threading.Thread] = []
 
     def work() -> None:
-        while not stop.is_set():
-            try:
+        with suppress(Empty):
+            while True:
                 index, function = waiting.get_nowait()
-            except Empty:
-                return
-            try:
-                finished.put((index, function()))
-            except BaseException as error:  # The waiting thread decides what it means.
-                finished.put((index, error))
+                try:
+                    outcomes[index] = function()
+                except BaseException as error:  # The waiting thread decides what it means.
+                    outcomes[index] = error
+                finished.put(index)
 
-    threads: list[threading.Thread] = []
-    try:
-        with cancel_after(stop):
-            for _ in range(min(limit, len(functions))):
-                # Daemons, because a server that hangs must not keep the process alive.
-                thread = threading.Thread(
-                    target=copy_context().run,
-                    args=(work,),
-                    name="image-variation-call",
-                    daemon=True,
-                )
-                thread.start()
-                threads.append(thread)
-            for _ in functions:
-                index, outcome = finished.get()
-                if not isinstance(outcome, ImagesResponse | Exception):
-                    raise outcome
-                outcomes[index] = outcome
-                report(outcome)
-    except BaseException:
+    def outcome_of(index: int) -> Outcome:
+        # A function that did not end in time is cancelled.
+        outcome = outcomes.get(index, cancelled_error())
+        if not isinstance(outcome, ImagesResponse | Exception):
+            raise outcome
+        return outcome
+
+    def join() -> None:
         end = monotonic() + stop_seconds
         for thread in threads:
             thread.join(max(0.0, end - monotonic()))
+
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        with cancel_after(), stop_when(stop.is_set):
+            try:
+                for _ in range(min(limit, len(functions))):
+                    # Daemons, because a server that hangs must not keep the process alive.
+                    thread = threading.Thread(
+                        target=copy_context().run,
+                        args=(work,),
+                        name="image-variation-call",
+                        daemon=True,
+                    )
+                    thread.start()
+                    threads.append(thread)
+                for _ in functions:
+                    report(outcome_of(finished.get()))
+            except KeyboardInterrupt as error:
+                if is_outer_stopped():
+                    raise  # It is the second one.
+                interrupt = error
+                stop.set()
+                join()
+    except KeyboardInterrupt:
         raise
-    return [outcomes[index] for index in range(len(functions))]
+    except BaseException:
+        join()
+        raise
+    return [outcome_of(index) for index in range(len(functions))], interrupt

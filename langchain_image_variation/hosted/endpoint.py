@@ -10,6 +10,7 @@ from typing import TypeVar
 import httpx
 from pydantic import SecretStr
 
+from langchain_image_variation.cancellation import stop_request
 from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.options import check_switch
@@ -280,7 +281,9 @@ class Endpoint:
             seconds_left = budget.seconds_left
             if delay is None or delay >= seconds_left or not may_retry:
                 raise _add_missed_delay(failure, delay, seconds_left)
-            yield Wait(delay)
+            yield Wait(delay, until_stopped=not is_free)
+            if not is_free and stop_request()():
+                raise failure
             attempt += 1
 
     @property

@@ -28,7 +28,9 @@ from langchain_image_variation.hosted.model_input import (
     image_seeds,
     sent_seed,
 )
-from langchain_image_variation.hosted.service import Service, ServiceEngine
+from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.service_engine import ServiceEngine
+from langchain_image_variation.hosted.service_request import create_images
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 
@@ -135,7 +137,7 @@ class FalEngine(ServiceEngine):
             _QueuedJob(self._service, model, model_input, seed)
             for seed in image_seeds(self.seed, request.n)
         ]
-        return self._service.create(request, calls, model)
+        return create_images(self._service, request, calls, model)
 
 
 class _QueuedJob(Job):

@@ -11,6 +11,7 @@ from typing import Literal, Self
 import httpx
 from pydantic import SecretStr
 
+from langchain_image_variation.cancellation import stop_request
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
     MAX_N,
@@ -19,9 +20,11 @@ from langchain_image_variation.contract import (
     Usage,
 )
 from langchain_image_variation.engines.context import cancellation, progress_reporter
+from langchain_image_variation.engines.failed_images import failed_images
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (
     AuthenticationError,
+    ImageVariationError,
     InvalidRequestError,
     excerpt,
 )
@@ -31,6 +34,7 @@ from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
+from langchain_image_variation.hosted.stop_errors import UnsentCallError
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.pixels import flatten_on_white
@@ -81,8 +85,7 @@ class GptImageEngine:
         input_fidelity: How closely to follow the image, if the model has this setting: "low" or
             "high" for gpt-image-1.5, "low" for gpt-image-1-mini.
         n_per_call: The maximum number of images per call. A request for more is split into several
-            calls. If a later call fails, the images of the earlier ones are lost, although they
-            were billed.
+            calls. If a later call fails, the images of the earlier ones are kept.
         base_url: By default `OPENAI_BASE_URL`, or the vendor's address if that is not set.
         extra_fields: Form fields beyond the contract, such as ``{"quality": "low"}``.
 
@@ -190,20 +193,28 @@ class GptImageEngine:
         budget = self._endpoint.new_budget()
         form = self._form(request)
         image_file = yield Work(lambda: flatten_on_white(request.image).data)
-        answers = []
-        reporter = progress_reporter()
-        n_left = request.n
-        while n_left > 0:
-            n = min(n_left, self._n_per_call)
-            n_left -= n
-            answer = yield from self._endpoint.post(
-                _PATH,
-                {**form, "n": str(n)},
-                image_file,
-                n=n,
-                build_request=self._session.build_request,
-                budget=budget,
-            )
+        answers: list[ImagesResponse] = []
+        failure: ImageVariationError | None = None
+        reporter, is_stopped = progress_reporter(), stop_request()
+        for first in range(0, request.n, self._n_per_call):
+            n = min(request.n - first, self._n_per_call)
+            try:
+                if is_stopped():
+                    raise UnsentCallError(self._endpoint.base_url.host)
+                answer = yield from self._endpoint.post(
+                    _PATH,
+                    {**form, "n": str(n)},
+                    image_file,
+                    n=n,
+                    build_request=self._session.build_request,
+                    budget=budget,
+                )
+            except ImageVariationError as error:
+                if not answers:
+                    raise
+                # The earlier images are paid for.
+                failure = error
+                break
             answers.append(answer)
             for _ in answer.data:
                 reporter.image_finished()
@@ -218,6 +229,8 @@ class GptImageEngine:
                 budget=budget,
             )
         yield from normalize_images(response, request.side, budget)
+        if failure is not None:
+            response.data += failed_images(request.n - len(response.data), failure)
         response.size, response.output_format = request.size, "png"
         if request.response_format == "url":
             use_data_urls(response)

@@ -4,17 +4,19 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import ClassVar
 
+from langchain_image_variation.cancellation import stop_request
 from langchain_image_variation.contract import Image, ImagesResponse
-from langchain_image_variation.exceptions import (
-    EngineTimeoutError,
-    NotFoundError,
-)
+from langchain_image_variation.exceptions import EngineTimeoutError, NotFoundError
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
-from langchain_image_variation.hosted.service import CANCEL_SECONDS, Service
+from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.stop_errors import CancelledJobError
 from langchain_image_variation.http.flow import Flow, Wait
 
-__all__ = ["Job"]
+__all__ = ["CANCEL_SECONDS", "Job"]
+
+CANCEL_SECONDS = 5.0
+"""How long a call that was given up may take to cancel its job, in seconds."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # Seconds between two polls.
 _DELAY_GROWTH = 1.5
@@ -57,7 +59,9 @@ class Job(ABC):
             ModelNotFoundError: If the service has no such model.
             EngineTimeoutError: If the job is not done before the deadline. Enough time is left to
                 cancel it then.
+            CancelledJobError: If the request was stopped.
         """
+        is_stopped = stop_request()
         kept_seconds = min(CANCEL_SECONDS, budget.seconds_left * _CANCEL_SHARE)
         budget = replace(budget, deadline=budget.deadline - kept_seconds)
         try:
@@ -72,7 +76,9 @@ class Job(ABC):
                     f"{self.service.title} did not finish an image before the deadline; raise "
                     "deadline. The image may have been billed."
                 )
-            yield Wait(delay)
+            if is_stopped():
+                raise CancelledJobError(self.service.title)
+            yield Wait(delay, until_stopped=True)
             delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
         image.set_seed(self._seed)
         return ImagesResponse(data=[image])

@@ -15,7 +15,9 @@ from langchain_image_variation.engines.traits import check_model
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
 from langchain_image_variation.hosted.model_input import image_seeds, sent_seed
-from langchain_image_variation.hosted.service import Service, ServiceEngine
+from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.service_engine import ServiceEngine
+from langchain_image_variation.hosted.service_request import create_images
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.pixels import decode_png, encode_png, flatten_on_white
@@ -123,7 +125,7 @@ class RecraftEngine(ServiceEngine):
             for first in range(0, request.n, MAX_RECRAFT_N):
                 n = min(MAX_RECRAFT_N, request.n - first)
                 calls.append(_Call(self._service, image_file, {**form, "n": str(n)}, n, None))
-        return self._service.create(request, calls, "recraft")
+        return create_images(self._service, request, calls, "recraft")
 
 
 class _Call:

@@ -18,6 +18,7 @@ from langchain_image_variation.cancellation import (
     cancel_after,
     cancelled_error,
     ignore_cancellation,
+    stop_request,
 )
 from langchain_image_variation.http.deadline import DeadlineTransport, phase_timeouts, use_deadline
 from langchain_image_variation.http.tls import ssl_context
@@ -68,6 +69,8 @@ class Wait:
     """Pause the flow for a number of seconds."""
 
     seconds: float
+    until_stopped: bool = False
+    """Whether the pause ends early if the call in a thread is stopped; see `stop_request`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class Driver:
         if isinstance(step, Send):
             return self._send(step)
         if isinstance(step, Wait):
-            return self._wait(step.seconds)
+            return self._wait(step)
         return step.function()
 
     def _send(self, step: Send) -> None:
@@ -141,11 +144,14 @@ class Driver:
             if step.transport is None:
                 transport.close()
 
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
+    def _wait(self, step: Wait) -> None:
+        is_stopped = stop_request()
+        end = time.monotonic() + step.seconds
         while (time_left := end - time.monotonic()) > 0:
             if self._is_cancelled():
                 raise cancelled_error()
+            if step.until_stopped and is_stopped():
+                return
             time.sleep(min(time_left, _POLL_INTERVAL))
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic
 from typing import ParamSpec, TypeVar
 
 from langchain_image_variation.exceptions import RateLimitError
@@ -51,3 +52,10 @@ class EngineThreads(ThreadPoolExecutor):
             raise
         future.add_done_callback(lambda _: self._free.release())
         return future
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until no call is in progress, but not for longer. No call may start any more."""
+        end = monotonic() + seconds
+        for _ in range(MAX_ENGINE_CALLS):
+            if not self._free.acquire(timeout=max(0.0, end - monotonic())):
+                return

@@ -205,6 +205,18 @@ class ImageVariationMCPServer(MCPServer[Any]):
         """Answer new calls with an error from now on. Those in progress are finished."""
         self._refuses_calls = True
 
+    def wait_for_hosted_engines(self, seconds: float) -> None:
+        """Wait for calls that were cancelled, if they cost money.
+
+        They cancel their jobs, and save what is paid for. All calls must have been cancelled.
+
+        Args:
+            seconds: How long to wait at most.
+        """
+        engines = (self._loaded_engines.get(one.engine) for one in self._settings.values())
+        if any(engine_base_url(engine) is not None for engine in engines):
+            self._engine_threads.wait_until_idle(seconds)
+
     async def list_tools(self) -> list[Tool]:
         """Return the tools, with the limits of the settings in their schemas."""
         return [self._create_tool(), _LIST_IMAGES, *await super().list_tools()]

@@ -23,6 +23,7 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import ProgressListener
+from langchain_image_variation.engines.failed_images import finished_images
 from langchain_image_variation.engines.traits import engine_identity, with_options
 from langchain_image_variation.exceptions import (
     AuthenticationError,
@@ -274,8 +275,14 @@ class Handlers:
     def _build_body(
         self, response: ImagesResponse, request: CreateImageVariationRequest, base_url: str
     ) -> bytes:
-        """Return the body for an engine's response: each image as a PNG of the requested size."""
-        pngs = (_resized_png(image.read(), request.side) for image in response.data)
+        """Return the body for an engine's response: each image as a PNG of the requested size.
+
+        Images that failed are left out, because the others may be paid for.
+
+        Raises:
+            ImageVariationError: If all images failed, or one of them cannot be decoded.
+        """
+        pngs = (_resized_png(image.read(), request.side) for image in finished_images(response))
         if request.response_format == "url":
             names = self._store.add_all(pngs)
             images = [Image(url=f"{base_url}/files/{name}") for name in names]

@@ -1,6 +1,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -36,6 +37,18 @@ def test_ignored_signal_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, handler)
+
+
+def test_other_threads_handle_no_signals() -> None:
+    """In a thread other than the main one, the block runs and no handler changes."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def handle() -> object:
+        with Interrupts().handle_signals():
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(handle).result() is handler
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from langchain_image_variation.engines.traits import (
 )
 from langchain_image_variation.exceptions import (
     EngineError,
+    EngineResponseError,
     InvalidRequestError,
     ModelNotFoundError,
     OutputError,
@@ -201,6 +202,21 @@ def test_images_of_a_hosted_engine_are_not_checked(data: bytes) -> None:
 
     response = call_engine(Hosted(respond(data, data)), REQUEST)
     assert [image.read() for image in response.data] == [data, data]
+
+
+def test_too_few_images_of_a_hosted_engine_are_kept() -> None:
+    """If a server sends one of two images, it is kept, and reading the other raises the error."""
+
+    class Hosted(Engine):
+        base_url = "http://127.0.0.1:8000/v1"
+
+    first, second = call_engine(Hosted(respond(square_png(256))), REQUEST).data
+    assert SquarePNG(first.read()).side == 256
+    with pytest.raises(EngineResponseError, match="returned only 1 of 2 images"):
+        second.read()
+    for engine in (Hosted(respond()), Engine(respond(square_png(256)))):
+        with pytest.raises(EngineError, match="for n=2; return"):
+            call_engine(engine, REQUEST)
 
 
 def add_client(method: Callable[..., Any]) -> Callable[..., Any]:

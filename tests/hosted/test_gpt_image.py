@@ -4,12 +4,14 @@ from typing import Any
 import httpx
 import pytest
 
+from langchain_image_variation.cancellation import stop_when
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     ContentPolicyError,
+    EngineError,
     ImageVariationError,
     InvalidRequestError,
     ModelNotFoundError,
@@ -138,6 +140,27 @@ def test_a_request_above_n_per_call_is_split() -> None:
     assert answer.usage.output_tokens == 3168
     assert answer.usage.input_tokens_details is not None
     assert answer.usage.input_tokens_details.text_tokens == 21
+
+
+def test_a_later_call_that_fails_costs_only_its_images() -> None:
+    """If a request is split and a call fails, the images of the earlier calls are kept."""
+    refusal = httpx.Response(400, content=failure("Rejected.", code="content_policy_violation"))
+    handler, requests = answering(edit_answer(2), refusal)
+    answer = make_engine(handler, n_per_call=2).create_variation(request(n=6))
+    assert len(requests) == 2
+    assert [image.failure is None for image in answer.data] == [True] * 2 + [False] * 4
+    with pytest.raises(ContentPolicyError, match="Rejected"):
+        answer.data[2].read()
+
+
+def test_a_stopped_request_sends_no_further_call() -> None:
+    """If the caller wants no more than what is paid for, the images so far are returned."""
+    handler, requests = answering(edit_answer(2))
+    with stop_when(lambda: len(requests) == 1):
+        answer = make_engine(handler, n_per_call=2).create_variation(request(n=3))
+    assert SquarePNG(answer.data[1].read()).side == 256
+    with pytest.raises(EngineError, match="Interrupted before the call"):
+        answer.data[2].read()
 
 
 def test_prompt_model_and_fields_are_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["COMMAND", "Host", "install_engine"]
+__all__ = ["COMMAND", "MODERN", "Host", "install_engine"]
 
 COMMAND = [sys.executable, "-m", "langchain_image_variation", "mcp"]
 
-_MODERN = {
+MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -106,7 +106,7 @@ class Host:
             "jsonrpc": "2.0",
             "id": self._id,
             "method": method,
-            "params": {"_meta": _MODERN, **parameters},
+            "params": {"_meta": MODERN, **parameters},
         }
         self.send_bytes(json.dumps(request).encode() + b"\n")
         return self._id

@@ -1,12 +1,14 @@
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.hosted.services.fakes import KEY, FakeFal
 from tests.mcp.serving import TOOL, text
-from tests.mcp.stdio import COMMAND, Host, install_engine
+from tests.mcp.stdio import COMMAND, MODERN, Host, install_engine
 
 from mcp import Client  # isort: skip  # not before the module that skips without it
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -59,6 +61,32 @@ def test_a_host_that_is_gone_ends_the_server(root: Path) -> None:
         host.process.stdin.close()
         assert host.process.wait(timeout=60) == 0
         assert b"Traceback" not in b"".join(host.lines())
+
+
+def test_a_paid_call_is_not_lost_with_the_host(root: Path) -> None:
+    """If the host leaves during a paid call, its job is cancelled, and what is finished is kept."""
+    service = FakeFal()
+    service.endless_seeds = {2}
+    with (
+        service.running(),
+        Host(
+            root,
+            *("--engine", "fal", "--base-url", service.url, "--seed", "1"),
+            env={**os.environ, "FAL_KEY": KEY},
+        ) as host,
+    ):
+        host.send(
+            "tools/call",
+            name=TOOL,
+            arguments={**CAT, "n": 2},
+            _meta={**MODERN, "progressToken": 1},
+        )
+        while host.receive().get("method") != "notifications/progress":
+            pass
+        host.finish()
+    assert host.process.returncode == 0
+    assert len(service.cancelled) == 1
+    assert len([*root.rglob("cat-*-1.png")]) == 1
 
 
 @pytest.mark.parametrize("end", ["input", "interrupt", "terminate"])

@@ -472,6 +472,14 @@ async def test_an_engine_must_return_an_image(tmp_path: Path) -> None:
         error_of(await client.post(PATH, files=image_part()), 500)
 
 
+async def test_images_that_are_paid_for_are_sent(tmp_path: Path) -> None:
+    """If a hosted engine makes one of two images, the client gets that one instead of an error."""
+    async with new_client(tmp_path, FileEngine(square_png(256))) as client:
+        form = {"n": "2", "size": "256x256", "response_format": "b64_json"}
+        answer = await client.post(PATH, data=form, files=image_part())
+    assert [SquarePNG(base64.b64decode(i["b64_json"])).side for i in answer.json()["data"]] == [256]
+
+
 async def test_an_engines_key_is_not_the_clients(tmp_path: Path) -> None:
     """If the server of a hosted engine refuses its key, the client does not get a 401."""
     async with new_client(

@@ -12,6 +12,7 @@ from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import Progress, ProgressListener
+from langchain_image_variation.engines.failed_images import finished_images
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.traits import close_engine, plan_download, with_options
 from langchain_image_variation.error_translation import portable_error
@@ -105,7 +106,8 @@ class EngineReplica:
                 engine, request, progress=progress, wait_when_cancelled=True
             )
             with cancel_after():
-                return await asyncio.to_thread(lambda: [image.read() for image in response.data])
+                images = finished_images(response)
+                return await asyncio.to_thread(lambda: [image.read() for image in images])
         except ImageVariationError as error:
             if error.__cause__ is not None:
                 # The cause does not leave this process.

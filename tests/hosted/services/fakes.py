@@ -347,6 +347,17 @@ class FakeReplicate(FakeService):
         return {**prediction, "status": "succeeded", "output": [f"{self.url}/files/{seed}-{side}"]}
 
 
+class FakeImages(FakeService):
+    """A server with `POST /images/edits` and `POST /images/variations`."""
+
+    def answer(self, request: Received) -> Reply:
+        """Return as many images as the form asks for."""
+        assert request.path in ("/images/edits", "/images/variations")
+        images = [drawn_image(seed, 256) for seed in range(int(request.form["n"]))]
+        data = [{"b64_json": base64.b64encode(image).decode()} for image in images]
+        return Reply(200, {"created": 1, "data": data})
+
+
 SERVICES: dict[str, Callable[[], FakeService]] = {
     "fal": FakeFal,
     "recraft": FakeRecraft,

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.call import call_engine, call_engine_async
+from langchain_image_variation.engines.call_interrupt import CallInterrupt
 from langchain_image_variation.engines.context import Progress
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
@@ -235,20 +238,52 @@ def test_a_lasting_refusal_is_not_repeated(
 def test_an_interrupt_stops_all_calls(
     name: str, service: FakeService, make_engine: MakeEngine
 ) -> None:
-    """After an interrupt no call goes on, no job runs on, and no waiting call starts."""
+    """After an interrupt, no call goes on, no job runs on, and the finished images are kept."""
     service.endless_seeds = set(range(2, 11))
 
     def interrupt(progress: Progress) -> None:
         if progress.finished == 1:
+            # Recraft cannot cancel, and answers in the end.
+            service.is_stopping.set()
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        call_engine(make_engine(seed=1), make_request(10), progress=interrupt)
+    engine = make_engine(seed=1, max_billed_calls=10)
+    with pytest.raises(CallInterrupt) as caught:
+        call_engine(engine, make_request(10), progress=interrupt)
     assert not [one for one in threading.enumerate() if one.name == "image-variation-call"]
     sent = len(service.paths("POST")) - len(service.cancelled) * (name == "replicate")
     assert sent <= 5
-    if name != "recraft":
-        assert len(service.cancelled) == sent - 1
+    response = caught.value.response
+    finished = [image for image in response.data if image.failure is None]
+    assert response.data[0] is finished[0]
+    assert len(finished) == sent - len(service.cancelled)
+    assert len(response.data) == 10
+    assert {SquarePNG(image.read()).side for image in finished} == {256}
+    assert (name == "recraft") == (not service.cancelled)
+    assert f"Took {sent} billed calls to " in (response.note or "")
+    # Calls that were not sent are not counted.
+    call_engine(engine.with_options(seed=1), make_request(1))
+
+
+@JOBS
+def test_an_interrupt_without_images_is_a_plain_one(
+    name: str, service: FakeService, make_engine: MakeEngine
+) -> None:
+    """If nothing is finished, `KeyboardInterrupt` is raised as usual, and the job is cancelled."""
+    service.endless_seeds = {1}
+    answer = service.answer
+
+    def interrupt(request: Received) -> Reply:
+        if request.method == "GET" and not service.is_stopping.is_set():
+            service.is_stopping.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        return answer(request)
+
+    service.answer = interrupt  # type: ignore[method-assign]  # As above.
+    with pytest.raises(KeyboardInterrupt) as caught:
+        call_engine(make_engine(seed=1), make_request())
+    assert type(caught.value) is KeyboardInterrupt
+    assert len(service.cancelled) == 1
 
 
 def test_a_cancelled_call_hangs_up(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
