@@ -142,7 +142,7 @@ def _refused_images() -> Iterator[Rule[ServerProbe]]:
         "no-picture",
         "MUST",
         "A request without an image is refused.",
-        lambda probe: probe.legal_request(image=None, n="1"),
+        request_with(image=None, n="1"),
     )
     yield _refuses(
         "two-pictures",

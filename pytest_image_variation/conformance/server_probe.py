@@ -18,11 +18,8 @@ from langchain_image_variation.hosted.session import new_client
 from langchain_image_variation.hosted.settings import check_timeout
 from langchain_image_variation.http.deadline import use_deadline
 from pytest_image_variation.conformance.probe_request import Field, File, ProbeRequest
-from pytest_image_variation.conformance.probe_response import (
-    ProbeResponse,
-    ReturnedImage,
-    mask_key,
-)
+from pytest_image_variation.conformance.probe_response import ProbeResponse, mask_key
+from pytest_image_variation.conformance.returned_image import ReturnedImage
 from pytest_image_variation.conformance.rule import Violation, skip
 from pytest_image_variation.conformance.server import Server
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import httpx
 
 from pytest_image_variation.conformance.probe_request import ProbeRequest
-from pytest_image_variation.conformance.probe_response import ProbeResponse, ReturnedImage
+from pytest_image_variation.conformance.probe_response import ProbeResponse
+from pytest_image_variation.conformance.returned_image import ReturnedImage
 from pytest_image_variation.conformance.rule import Rule, Violation, skip
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
