@@ -69,10 +69,10 @@ FRAMEWORKS = {
     "llama_index": {"agents.llama_index_messages", "agents.tool_spec"},
     "pillow_heif": {"images.heic"},
     "pyarrow": {
-        *("batch.manifest", "batch.ray.actor", "batch.ray.cluster", "batch.ray.run"),
+        *("batch.manifest", "batch.ray.actor", "batch.ray.cluster", "batch.ray.cluster_run"),
     },
     "ray": {
-        *("batch.ray.actor", "batch.ray.cluster", "batch.ray.run"),
+        *("batch.ray.actor", "batch.ray.cluster", "batch.ray.cluster_run"),
         *("server.ray.application", "server.ray.remote_engine", "server.ray.replica"),
     },
     "workflows": {"agents.tool_spec"},
