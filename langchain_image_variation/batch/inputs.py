@@ -285,9 +285,7 @@ class _Downloads:
                 file_system = FileSystem(
                     path, self._storage_options, param="path", policy=self._policy
                 )
-                with file_system.translate_errors(
-                    f"could not read {name!r}; try again, or check its permissions"
-                ):
+                with file_system.translate_read_errors(name):
                     if not file_system.download("", copy):
                         raise SourceError(f"There is no file {name!r}; check the URL.")
             except OutputError as error:
