@@ -15,6 +15,7 @@ ROOMS = {
     "cancellation": (1, set[str]()),
     "error_translation": (1, set[str]()),
     "numbers": (1, set[str]()),
+    "progress_bar": (1, {"tqdm"}),
     "files": (2, {"fsspec"}),
     "http": (2, {"anyio", "httpcore", "httpx"}),
     "images": (2, {"PIL", "numpy", "pillow_heif"}),
@@ -43,7 +44,7 @@ ROOMS = {
         5,
         {"langchain", "langchain_core", "langgraph", "llama_index", "pydantic", "workflows"},
     ),
-    "batch": (5, {"PIL", "pyarrow", "ray", "tqdm"}),
+    "batch": (5, {"PIL", "pyarrow", "ray"}),
     "hosted": (5, {"anyio", "httpx", "pydantic", "pydantic_core"}),
     "server": (
         5,

@@ -11,7 +11,6 @@ from langchain_image_variation.batch.ledger import Ledger
 from langchain_image_variation.batch.local_run import LocalRun
 from langchain_image_variation.batch.manifest import write_failed_sources, write_manifest
 from langchain_image_variation.batch.progress import RunProgress, RunSummary
-from langchain_image_variation.batch.progress_bar import show_progress
 from langchain_image_variation.batch.ray.cluster import Cluster
 from langchain_image_variation.batch.ray.cluster_run import ClusterRun
 from langchain_image_variation.batch.rows import OutputRow
@@ -19,6 +18,7 @@ from langchain_image_variation.batch.variation_batch import VariationBatch
 from langchain_image_variation.batch.workers import start_workers
 from langchain_image_variation.engines.loading import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
+from langchain_image_variation.progress_bar import show_progress
 
 __all__ = ["run_batch"]
 
