@@ -132,6 +132,7 @@ CONFORMANCE = {
 }
 STANDARD = __import__("sys").stdlib_module_names
 FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
+PLUGIN_FILES = sorted((ROOT / OURS[1]).rglob("*.py"))
 TOPS = (ROOT, *(ROOT / name for name in OURS))
 
 
@@ -216,6 +217,15 @@ def test_the_map_names_paths_that_exist() -> None:
     assert set(re.findall(r"`(\w+)`", state)) == set(re.findall(r"app\.state\.(\w+) =", app))
 
 
+def test_the_contract_has_one_path_per_name() -> None:
+    """Other rooms and the pytest package import the contract's public names from its package."""
+    package = f"{OURS[0]}.contract"
+    parts = {f"{package}.{name}" for name in ("image", "request", "response")}
+    for path in (*FILES, *PLUGIN_FILES):
+        if path.parent.name != "contract":
+            assert not imported_names(path) & parts, path
+
+
 def test_no_modules_import_each_other() -> None:
     """Imports at the top of modules form no cycle, even within a room."""
     modules = {module_name(path): path for path in FILES}
@@ -235,9 +245,6 @@ def test_nothing_imports_the_pytest_package() -> None:
     for path in (ROOT / OURS[1]).rglob("*.py"):
         forbidden = {f"{OURS[0]}.{module}" for module in ("agents", "cli")}
         assert not {".".join(name.split(".")[:2]) for name in imported_names(path)} & forbidden
-
-
-PLUGIN_FILES = sorted((ROOT / OURS[1]).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", PLUGIN_FILES, ids=[str(p.relative_to(ROOT)) for p in PLUGIN_FILES])

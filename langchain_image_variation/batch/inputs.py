@@ -16,11 +16,7 @@ from typing import Any
 
 from langchain_image_variation.batch.folders import GALLERY_DIR, IMAGES_DIR
 from langchain_image_variation.batch.job import OPTIONAL_COLUMNS
-from langchain_image_variation.batch.manifest import (
-    MANIFEST_SUFFIXES,
-    read_manifest,
-    suffix,
-)
+from langchain_image_variation.batch.manifest import MANIFEST_SUFFIXES, read_manifest, suffix
 from langchain_image_variation.batch.stored_inputs import StoredInputs
 from langchain_image_variation.exceptions import (
     ImageVariationError,

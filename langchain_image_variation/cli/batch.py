@@ -21,6 +21,7 @@ from langchain_image_variation.cli.exit_codes import SOME_FAILED
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
+from langchain_image_variation.cli.photo import STREAM
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
 from langchain_image_variation.engines.traits import close_engine, loads_model
 from langchain_image_variation.exceptions import (
@@ -120,7 +121,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     from langchain_image_variation.batch.progress import RunSummary
     from langchain_image_variation.batch.run import run_batch
 
-    if arguments.output_dir == "-":
+    if arguments.output_dir == STREAM:
         raise InvalidRequestError(
             "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
             "one image to standard output."
