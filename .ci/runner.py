@@ -65,6 +65,82 @@ def passes(name: str) -> bool:
     return True
 
 
+class Run:
+    """A run of the gate: its steps, their times, and how they and their tests ended.
+
+    Args:
+        selected: The names of the steps, at least one.
+    """
+
+    def __init__(self, selected: list[str]) -> None:
+        self.failed: list[str] = []
+        """The steps that failed so far."""
+        self._selected = selected
+        self._current = selected[0]
+        self._is_interrupted = False
+        self._times: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._start = time.monotonic()
+
+    def run_steps(self) -> None:
+        """Run the steps in order. A step that fails does not stop the others.
+
+        Raises:
+            KeyboardInterrupt: On SIGINT.
+            SystemExit: On SIGTERM or SIGHUP.
+        """
+        try:
+            for name in self._selected:
+                self._current = name
+                self._run_step(name)
+        except BaseException:
+            self._is_interrupted = True
+            raise
+
+    def _run_step(self, name: str) -> None:
+        outcomes.clear()
+        skips.clear()
+        start = time.monotonic()
+        try:
+            if not passes(name):
+                self.failed.append(name)
+        finally:
+            self._times.append(f"{time.monotonic() - start:6.0f} s  {name}")
+            self._count_outcomes(name)
+        if name in NOTES_SKIPS:
+            for reason in skips:
+                if name not in MAIN_RUN or not re.search(OTHER_STEPS, reason, re.I):
+                    note_unchecked(reason)
+
+    def _count_outcomes(self, name: str) -> None:
+        """Add the outcomes of a step's tests.
+
+        Other steps run the same tests again, so only `tests` and `slow` count passes. Failures
+        count in every step.
+        """
+        if set(MAIN_RUN).intersection(self._selected) and name not in MAIN_RUN:
+            del outcomes["passed"], outcomes["skipped"]
+        self._counts.update(outcomes)
+
+    def print_summary(self) -> None:
+        """Print the time of each step, what could not be checked, and what failed."""
+        print("\n== summary", *self._times, sep="\n")
+        for gap in gaps:
+            print("NOT CHECKED HERE:", gap)
+        conclusions = [f"INTERRUPTED in {self._current}"] if self._is_interrupted else []
+        if self.failed:
+            conclusions.append(f"FAILED: {', '.join(self.failed)}")
+        print(", ".join(conclusions) or f"All checks passed: {', '.join(self._selected)}")
+        totals = [f"{number} {outcome}" for outcome, number in self._counts.items()]
+        totals = totals or ["no tests ran"]
+        if self.failed:
+            totals.append(f"{len(self.failed)} of {len(self._selected)} steps failed")
+        if self._is_interrupted:
+            totals.append(f"interrupted in {self._current}")
+        seconds = time.monotonic() - self._start
+        print(f"===== {', '.join(totals)} in {seconds:.2f}s =====", flush=True)
+
+
 def main() -> int:
     """Run the steps in the order of `--list`, and return 1 if one of them failed.
 
@@ -81,48 +157,10 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTEST_ADDOPTS"] = "-rs"
     # The first steps create the environment that later ones use, and `install` removes it.
-    selected = [name for name in STEPS if not options.steps or name in options.steps]
-    counts: Counter[str] = Counter()
-    times, failed = [], []
-    gate_start = time.monotonic()
-    name, conclusion = selected[0], f"All checks passed: {', '.join(selected)}"
+    run = Run([name for name in STEPS if not options.steps or name in options.steps])
     try:
-        for name in selected:
-            outcomes.clear()
-            skips.clear()
-            start = time.monotonic()
-            try:
-                if not passes(name):
-                    failed.append(name)
-                    conclusion = f"FAILED: {', '.join(failed)}"
-            finally:
-                times.append(f"{time.monotonic() - start:6.0f} s  {name}")
-                # Other steps run the same tests again, so only `tests` and `slow` count passes.
-                # Failures count in every step.
-                if set(MAIN_RUN).intersection(selected) and name not in MAIN_RUN:
-                    del outcomes["passed"], outcomes["skipped"]
-                counts.update(outcomes)
-            if name in NOTES_SKIPS:
-                for reason in skips:
-                    if name not in MAIN_RUN or not re.search(OTHER_STEPS, reason, re.I):
-                        note_unchecked(reason)
-    except BaseException:
-        conclusion = ", ".join(
-            [f"INTERRUPTED in {name}", *([f"FAILED: {', '.join(failed)}"] if failed else [])]
-        )
-        raise
+        run.run_steps()
     finally:
         shutil.rmtree(work(), ignore_errors=True)
-        print("\n== summary", *times, sep="\n")
-        for gap in gaps:
-            print("NOT CHECKED HERE:", gap)
-        print(conclusion)
-        totals = [f"{number} {outcome}" for outcome, number in counts.items()] or ["no tests ran"]
-        if failed:
-            totals.append(f"{len(failed)} of {len(selected)} steps failed")
-        if conclusion.startswith("INTERRUPTED"):
-            totals.append(f"interrupted in {name}")
-        print(
-            f"===== {', '.join(totals)} in {time.monotonic() - gate_start:.2f}s =====", flush=True
-        )
-    return 1 if failed else 0
+        run.print_summary()
+    return 1 if run.failed else 0

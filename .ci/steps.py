@@ -42,6 +42,8 @@ COVERAGE_FLOORS = {"langchain_image_variation": 94, "pytest_image_variation": 96
 """The lowest coverage of each package in percent, a little below the measured figures."""
 EXPORTS = "tests/test_exported_members.py"
 """The tests of the modules' names. Steps with an extra run the cases that need it."""
+LOWEST = ("--resolution", "lowest-direct", "--editable")
+"""How to install the lowest versions that pyproject.toml allows."""
 WORKERS = ("-n", "4")
 """More pytest workers than the cores of most machines, since many tests wait for other processes.
 
@@ -146,10 +148,6 @@ def pythons() -> None:
         run(python.with_name("mypy"))
 
 
-LOWEST = ("--resolution", "lowest-direct", "--editable")
-"""How to install the lowest versions that pyproject.toml allows."""
-
-
 @cache
 def run_with_floors() -> Path:
     """Run the plain tests with the lowest allowed versions, and return their Python.
@@ -223,12 +221,6 @@ def plugins() -> None:
     needed = ("--editable", ".[pytest,server]", "hypothesis", "openai-responses", "pytest-asyncio")
     tests = ("--all", "tests/plugin/test_coexistence.py", "-k", "openai_responses")
     run(environment("responses", *needed), "-m", "pytest", "--quiet", *tests)
-
-
-def run_cluster_tests(*arguments: str | Path, seconds: int) -> None:
-    """Run tests in the environment with Ray, with a time limit."""
-    limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
-    run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
 
 
 @step
@@ -365,6 +357,12 @@ def hosts() -> None:
 def cluster_environment() -> Path:
     """Return the Python of an environment with Ray and Ray Serve, which takes 650 MB."""
     return environment("ray", "--editable", ".[pytest,ray,ray-serve]", "openai", "pytest-asyncio")
+
+
+def run_cluster_tests(*arguments: str | Path, seconds: int) -> None:
+    """Run tests in the environment with Ray, with a time limit."""
+    limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
+    run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
 
 
 @step

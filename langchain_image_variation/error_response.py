@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic_core import from_json
 
-from langchain_image_variation.contract import LenientBody, OptionalText
+from langchain_image_variation.contract.lenient_body import LenientBody, OptionalText
 from langchain_image_variation.exceptions import (
     BillingLimitError,
     ContentPolicyError,

@@ -11,8 +11,9 @@ from pytest_image_variation.scenarios import DEFAULTS, Answer, Scenario, scenari
 __all__ = ["Expectations", "Match", "ReceivedRequest", "UnexpectedRequest"]
 
 ENDPOINT = "/images/variations"
-_ADVICE = "Add a scenario for it, or mark the test @pytest.mark.image_variation("
-_ADVICE += "allow_unexpected=True)."
+_ADVICE = (
+    "Add a scenario for it, or mark the test @pytest.mark.image_variation(allow_unexpected=True)."
+)
 _FIELDS = {"image", "model", "n", "response_format", "size", "user"}
 _NULLABLE = {"model", "n", "response_format", "size"}
 """The fields for which SDKs send the text `null`."""

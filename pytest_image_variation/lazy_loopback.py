@@ -13,7 +13,8 @@ import pytest
 from pytest_image_variation.marker import fail
 
 if TYPE_CHECKING:
-    from pytest_image_variation.loopback import Loopback, View
+    from pytest_image_variation.loopback import Loopback
+    from pytest_image_variation.loopback_view import View
 
 __all__ = ["LazyLoopback", "bypass_proxy"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         ImageVariationTool,
     )
     from pytest_image_variation.live_session import LiveSession
-    from pytest_image_variation.loopback import View
+    from pytest_image_variation.loopback_view import View
     from pytest_image_variation.replay import Replay
 
 __all__: list[str] = []

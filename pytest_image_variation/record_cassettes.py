@@ -25,7 +25,8 @@ try:
 
     from langchain_image_variation.images.pixels import open_image
     from pytest_image_variation import samples
-    from pytest_image_variation.loopback import Loopback, View
+    from pytest_image_variation.loopback import Loopback
+    from pytest_image_variation.loopback_view import View
     from pytest_image_variation.replay import BASE_URL
     from pytest_image_variation.scenarios import SCENARIOS, Scenario
     from pytest_image_variation.vcr_settings import cassette_dir

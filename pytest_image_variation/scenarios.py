@@ -10,12 +10,22 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
 
-__all__ = ["DEFAULTS", "SCENARIOS", "Answer", "Error", "Flaw", "Scenario", "scenario"]
+__all__ = [
+    "DEFAULTS",
+    "SCENARIOS",
+    "Answer",
+    "AnswerSource",
+    "Error",
+    "Flaw",
+    "Scenario",
+    "scenario",
+]
 
 Flaw = Literal["not_png", "too_large", "not_square", "corrupt"]
 """What can be wrong with an image. "corrupt" is a PNG with an invalid structure."""
 
 AnswerSource = Literal["app", "app with another key", "app with expired URLs", "table"]
+"""What makes an answer: our app with certain settings, or this module's table."""
 
 DEFAULTS: Mapping[str, str] = {"n": "1", "response_format": "url", "size": "1024x1024"}
 """The values of fields that a request leaves out."""

@@ -102,7 +102,7 @@ def _read_failing_storage() -> object:
     fsspec.register_implementation("failing", Failing, clobber=True)
     files = FileSystem("failing://folder", {}, param="path")
     with files.translate_errors("cannot be read"):
-        return files.files.cat_file("name")
+        return files.backend.cat_file("name")
 
 
 JUNK = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.exceptions import install_command
-from pytest_image_variation.loopback import View
+from pytest_image_variation.loopback_view import View
 
 ROOT = Path(__file__).parents[1]
 # Python code that runs pytest without the plugins that the root conftest.py loads. Their modules

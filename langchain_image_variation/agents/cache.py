@@ -41,7 +41,7 @@ from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import ImageVariationError
 from langchain_image_variation.images.inset import Inset
 from langchain_image_variation.images.pixels import decode_png, pixel_sha256
-from langchain_image_variation.output import PlacedImage
+from langchain_image_variation.output.placed_images import PlacedImage
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 
 __all__ = ["ResultCache"]

@@ -24,12 +24,9 @@ from langchain_image_variation.exceptions import OutputError, SourceError
 from langchain_image_variation.files.atomic import atomic_write, is_left_over, place_file
 from langchain_image_variation.files.listing import list_files
 from langchain_image_variation.files.removal import remove_files
-from langchain_image_variation.output import (
-    PlacedImage,
-    make_output_dir,
-    place_images,
-)
+from langchain_image_variation.output import make_output_dir
 from langchain_image_variation.output.names import DATED_NAME, RESULT_NAME
+from langchain_image_variation.output.placed_images import PlacedImage, place_images
 
 __all__ = ["CACHE_FOLDER", "MAX_RECORD_BYTES", "ResultFolder", "Results", "is_result_file"]
 

@@ -112,7 +112,7 @@ class ResultStorage(Results):
         ):
             # The name is always the same: permission to write may not include deletion.
             probe = self._file_system.path(f"{self._scope}{_PROBE}")
-            write = self._file_system.files.pipe_file
+            write = self._file_system.backend.pipe_file
             self._file_system.write_in_folder(self._scope, lambda: write(probe, b""))
 
     def open(self, path: str) -> BinaryIO | None:

@@ -23,6 +23,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.files.outputs import Outputs
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
 from langchain_image_variation.images.normalize import normalize
+from langchain_image_variation.images.pixels import flatten
 from langchain_image_variation.source import open_source
 
 __all__ = ["IMAGES_PER_PAGE", "INDEX", "THUMBNAIL_SIDE", "ReadSource", "write_gallery"]
@@ -180,11 +181,8 @@ def _shrink(data: bytes) -> bytes:
                 image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
             thumbnail = normalize(image, min_side=2 * THUMBNAIL_SIDE)
         thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-        if thumbnail.mode in ("LA", "RGBA"):
-            background = Image.new("RGBA", thumbnail.size, "white")
-            thumbnail = Image.alpha_composite(background, thumbnail.convert("RGBA"))
         buffer = io.BytesIO()
-        thumbnail.convert("RGB").save(buffer, "JPEG", quality=80)
+        flatten(thumbnail).convert("RGB").save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 

@@ -16,11 +16,7 @@ from typing import Any
 
 from langchain_image_variation.batch.folders import GALLERY_DIR, IMAGES_DIR
 from langchain_image_variation.batch.job import OPTIONAL_COLUMNS
-from langchain_image_variation.batch.manifest import (
-    MANIFEST_SUFFIXES,
-    read_manifest,
-    suffix,
-)
+from langchain_image_variation.batch.manifest import MANIFEST_SUFFIXES, read_manifest, suffix
 from langchain_image_variation.batch.stored_inputs import StoredInputs
 from langchain_image_variation.exceptions import (
     ImageVariationError,
@@ -285,9 +281,7 @@ class _Downloads:
                 file_system = FileSystem(
                     path, self._storage_options, param="path", policy=self._policy
                 )
-                with file_system.translate_errors(
-                    f"could not read {name!r}; try again, or check its permissions"
-                ):
+                with file_system.translate_read_errors(name):
                     if not file_system.download("", copy):
                         raise SourceError(f"There is no file {name!r}; check the URL.")
             except OutputError as error:

@@ -1,34 +1,26 @@
 """`run_batch`: runs a batch from start to end, or resumes an earlier run into the same outputs."""
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 
 from langchain_image_variation.batch.exclusive_access import exclusive_access
 from langchain_image_variation.batch.folders import BATCH_DIR, GALLERY_DIR, IMAGES_DIR
 from langchain_image_variation.batch.gallery import write_gallery
 from langchain_image_variation.batch.inputs import Input, Inputs
-from langchain_image_variation.batch.ledger import Ledger, RecordedImage
-from langchain_image_variation.batch.lookahead import Inspection, inspect_sources
+from langchain_image_variation.batch.ledger import Ledger
+from langchain_image_variation.batch.local_run import LocalRun
 from langchain_image_variation.batch.manifest import write_failed_sources, write_manifest
-from langchain_image_variation.batch.output_images import OutputImage
-from langchain_image_variation.batch.output_names import image_id
 from langchain_image_variation.batch.progress import RunProgress, RunSummary
-from langchain_image_variation.batch.progress_bar import show_progress
 from langchain_image_variation.batch.ray.cluster import Cluster
-from langchain_image_variation.batch.ray.run import ClusterRun
+from langchain_image_variation.batch.ray.cluster_run import ClusterRun
 from langchain_image_variation.batch.rows import OutputRow
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.batch.workers import Workers, start_workers
+from langchain_image_variation.batch.workers import start_workers
 from langchain_image_variation.engines.loading import load_engine_class
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
+from langchain_image_variation.progress_bar import show_progress
 
 __all__ = ["run_batch"]
-
-_POLL_INTERVAL = 0.1
-"""Seconds between two checks whether a waiting run should stop."""
 
 
 def run_batch(
@@ -85,10 +77,7 @@ def run_batch(
                 summary,
             )
             try:
-                if isinstance(workers, Cluster):
-                    ClusterRun(batch, progress, workers).run(inputs, total)
-                else:
-                    _run_locally(inputs, batch, progress, workers, access.lock)
+                _make_variations(inputs, total, batch, progress, workers, access.lock)
             except ImageVariationError:
                 # Write what is done so far if possible, but report the original error.
                 with contextlib.suppress(ImageVariationError):
@@ -107,20 +96,24 @@ def run_batch(
                 write_gallery(rows, batch.outputs, batch.read_source, is_stopped=is_stopped)
 
 
-def _run_locally(
+def _make_variations(
     inputs: Iterable[Input],
+    total: int,
     batch: VariationBatch,
     progress: RunProgress,
-    worker_count: int,
+    workers: int | Cluster,
     lock: int | None,
 ) -> None:
-    workers = start_workers(batch, worker_count, lock)
+    if isinstance(workers, Cluster):
+        ClusterRun(batch, progress, workers).run(inputs, total)
+        return
+    local_workers = start_workers(batch, workers, lock)
     try:
-        _LocalRun(batch, progress, workers).run(inputs)
+        LocalRun(batch, progress, local_workers).run(inputs)
     except BaseException:
-        workers.stop()
+        local_workers.stop()
         raise
-    workers.close()
+    local_workers.close()
 
 
 def _call_after_each(
@@ -135,122 +128,3 @@ def _write_manifests(names: Iterable[str], batch: VariationBatch, ledger: Ledger
     for name in names:
         write_manifest(name, ledger.rows(), batch.outputs)
     write_failed_sources(ledger.failed_sources(), batch.outputs)
-
-
-class _LocalRun:
-    """A run by workers on this machine."""
-
-    def __init__(self, batch: VariationBatch, progress: RunProgress, workers: Workers) -> None:
-        self._batch = batch
-        self._progress = progress
-        self._workers = workers
-        self._skipped_sources = False
-        self._fatal_error: ImageVariationError | None = None
-        self._pending: dict[Future[list[OutputRow]], tuple[int, str]] = {}
-        """The position of each source that a worker has, and the `image_id` of its first variation.
-        """
-
-    def run(self, inputs: Iterable[Input]) -> None:
-        """Process all sources in order, as many at once as the workers have capacity for.
-
-        Raises:
-            ImageVariationError: An error that ends the run. It is raised once all started sources
-                are finished.
-        """
-        inspections = inspect_sources(inputs, self._batch, self._progress.ledger)
-        with contextlib.closing(inspections):
-            for inspection in inspections:
-                if self._should_stop():
-                    self._skipped_sources = True
-                    break
-                if isinstance(inspection, Inspection):
-                    self._process(inspection)
-                else:
-                    row = self._batch.error_row(inspection.source, inspection.error)
-                    self._progress.record(inspection.position, [row])
-        self._wait_for_workers(max_pending=0)
-        self._progress.summary.is_complete = not self._skipped_sources
-        if self._fatal_error is not None:
-            raise self._fatal_error
-
-    def _should_stop(self) -> bool:
-        return self._fatal_error is not None or self._progress.should_stop()
-
-    def _process(self, inspection: Inspection) -> None:
-        first_id = image_id(inspection.output_paths[0])
-        # A worker may be making the same variations for a copy of this source.
-        while any(pending_id == first_id for _, pending_id in self._pending.values()):
-            self._wait_for_workers(max_pending=len(self._pending) - 1)
-        if len(rows := self._kept_rows(inspection)) == inspection.job.n:
-            self._progress.record(inspection.position, rows)
-            return
-        self._wait_for_workers(max_pending=self._workers.capacity - 1)
-        if self._should_stop():
-            self._skipped_sources = True
-            return
-        future = self._workers.submit(inspection.source)
-        self._pending[future] = (inspection.position, first_id)
-
-    def _kept_rows(self, inspection: Inspection) -> list[OutputRow]:
-        """Return a row for each recorded image that is unchanged. Remove those that changed.
-
-        If a source with the same content but another name has the image, it is copied.
-        """
-        images = []
-        recorded_images = self._progress.ledger.find_images(inspection.output_paths)
-        for path, recorded_image in recorded_images.items():
-            sha256 = recorded_image.output_sha256
-            # A worker may have replaced the image since the inspection, so hash it again.
-            if inspection.output_hashes.get(path) == sha256 or self._hash_output(path) == sha256:
-                images.append(recorded_image)
-            else:
-                self._batch.outputs.remove(path)
-        kept_paths = {image.output_path for image in images}
-        missing_paths = [path for path in inspection.output_paths if path not in kept_paths]
-        if missing_paths:
-            images += self._copy_images(missing_paths)
-        return [
-            self._batch.image_row(
-                inspection.job,
-                inspection.sha256,
-                OutputImage(image.output_path, image.output_sha256, None, image.model, image.note),
-                seed=image.seed,
-            )
-            for image in images
-        ]
-
-    def _copy_images(self, paths: Sequence[str]) -> list[RecordedImage]:
-        """Copy images that are recorded under other names to these paths, and return the copies."""
-        copies = []
-        for path, image in self._progress.ledger.find_copies(paths).items():
-            data = self._batch.outputs.read(image.output_path)
-            if data is not None and hashlib.sha256(data).hexdigest() == image.output_sha256:
-                self._batch.outputs.write_all({path: data})
-                copies.append(replace(image, output_path=path))
-        return copies
-
-    def _hash_output(self, path: str) -> str | None:
-        data = self._batch.outputs.read(path)
-        return None if data is None else hashlib.sha256(data).hexdigest()
-
-    def _wait_for_workers(self, *, max_pending: int) -> None:
-        """Wait until workers have no more than `max_pending` sources, and record the results."""
-        while len(self._pending) > max_pending:
-            if self._should_stop():
-                self._withdraw()
-            done, _ = wait(self._pending, _POLL_INTERVAL, FIRST_COMPLETED)
-            for future in done:
-                position, _ = self._pending.pop(future)
-                try:
-                    rows = future.result()
-                except ImageVariationError as error:
-                    self._fatal_error = self._fatal_error or error
-                else:
-                    self._progress.record(position, rows)
-
-    def _withdraw(self) -> None:
-        """Take back the sources that no worker has started."""
-        for future in list(self._pending):
-            if self._workers.withdraw(future):
-                del self._pending[future]
-                self._skipped_sources = True

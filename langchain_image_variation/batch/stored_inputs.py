@@ -60,7 +60,7 @@ class StoredInputs:
             self._result_folders = {
                 folder.path("")
                 for folder in result_folders
-                if folder.files == self._file_system.files
+                if folder.backend == self._file_system.backend
             }
             with self._file_system.translate_errors(
                 f"could not find {self._name!r}; try again, or check its permissions"
@@ -95,9 +95,9 @@ class StoredInputs:
 
     def _find_kind(self) -> str:
         # The file system may have cached a listing that is out of date.
-        self._file_system.files.invalidate_cache()
+        self._file_system.backend.invalidate_cache()
         try:
-            return str(self._file_system.files.info(self._file_system.root)["type"])
+            return str(self._file_system.backend.info(self._file_system.root)["type"])
         except (FileNotFoundError, NotADirectoryError):
             if glob.has_magic(self._file_system.root):
                 self._matches = sorted(self._glob(), key=os.fsencode)
@@ -107,9 +107,9 @@ class StoredInputs:
 
     def _glob(self) -> list[str]:
         pattern = self._file_system.root
-        matches = self._file_system.files.glob(pattern, detail=True)
+        matches = self._file_system.backend.glob(pattern, detail=True)
         # Cached listings would fill the memory.
-        self._file_system.files.invalidate_cache()
+        self._file_system.backend.invalidate_cache()
         paths = [str(path) for path, info in matches.items() if info["type"] == "file"]
         # Like a local glob, this matches hidden files only if the pattern starts with a dot.
         matches_hidden = "/." in pattern
@@ -132,9 +132,9 @@ class StoredInputs:
 
     def _list(self, folder: str) -> list[tuple[str, bool]]:
         """Return the paths in a folder that are not hidden, and whether each is a folder."""
-        entries = self._file_system.files.ls(folder, detail=True)
+        entries = self._file_system.backend.ls(folder, detail=True)
         # Cached listings would fill the memory.
-        self._file_system.files.invalidate_cache()
+        self._file_system.backend.invalidate_cache()
         folder_flags = {
             str(entry["name"]).rstrip("/"): entry["type"] == "directory" for entry in entries
         }

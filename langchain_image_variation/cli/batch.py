@@ -21,6 +21,7 @@ from langchain_image_variation.cli.exit_codes import SOME_FAILED
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
+from langchain_image_variation.cli.photo import STREAM
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
 from langchain_image_variation.engines.traits import close_engine, loads_model
 from langchain_image_variation.exceptions import (
@@ -111,43 +112,12 @@ def _batch(arguments: argparse.Namespace) -> int:
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
     from langchain_image_variation.batch.interrupts import Interrupts
-    from langchain_image_variation.batch.manifest import (
-        FAILED_SOURCES,
-        JSON_LINES,
-        PARQUET,
-        parquet_is_available,
-    )
+    from langchain_image_variation.batch.manifest import FAILED_SOURCES
     from langchain_image_variation.batch.progress import RunSummary
     from langchain_image_variation.batch.run import run_batch
 
-    if arguments.output_dir == "-":
-        raise InvalidRequestError(
-            "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
-            "one image to standard output."
-        )
-    note = resolve_auto(arguments)
-    if note and not arguments.quiet:
-        print(note, file=sys.stderr)
-    batch = VariationBatch(
-        arguments.output_dir,
-        engine=arguments.engine,
-        options=collect_engine_options(arguments),
-        n=arguments.n,
-        size=arguments.size,
-        fit=arguments.fit,
-        model=requested_model(arguments),
-        # If an input of the command names a server, rows may name it too.
-        allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
-    )
-    manifests = [PARQUET] if parquet_is_available() else []
-    # An existing JSON Lines manifest would otherwise become outdated.
-    if arguments.jsonl or batch.outputs.has(JSON_LINES):
-        manifests.append(JSON_LINES)
-    if not manifests:
-        raise MissingExtraError(
-            f"{PARQUET} needs the package 'pyarrow', which is not installed. Pass --jsonl for JSON "
-            f"Lines alone, or run: {install_command('langchain-image-variation[batch]')}"
-        )
+    batch = _make_batch(arguments)
+    manifests = _choose_manifests(arguments, batch)
     inputs = Inputs(
         arguments.photos,
         outputs=batch.outputs,
@@ -188,6 +158,56 @@ def _batch(arguments: argparse.Namespace) -> int:
     if interrupts.signal is not None:
         return 128 + interrupts.signal
     return SOME_FAILED if summary.failures else 0
+
+
+def _make_batch(arguments: argparse.Namespace) -> VariationBatch:
+    """Return the settings of the batch, and print why `auto` chose the engine.
+
+    Raises:
+        InvalidRequestError: If a setting is not valid.
+        ImageVariationError: See `VariationBatch`.
+    """
+    if arguments.output_dir == STREAM:
+        raise InvalidRequestError(
+            "batch writes files; pass a folder or a URL to -o. `image-variation create` can write "
+            "one image to standard output."
+        )
+    note = resolve_auto(arguments)
+    if note and not arguments.quiet:
+        print(note, file=sys.stderr)
+    return VariationBatch(
+        arguments.output_dir,
+        engine=arguments.engine,
+        options=collect_engine_options(arguments),
+        n=arguments.n,
+        size=arguments.size,
+        fit=arguments.fit,
+        model=requested_model(arguments),
+        # If an input of the command names a server, rows may name it too.
+        allow_storage=[*arguments.allow_storage, *filter(names_server, arguments.photos)],
+    )
+
+
+def _choose_manifests(arguments: argparse.Namespace, batch: VariationBatch) -> list[str]:
+    """Return the names of the manifests to write.
+
+    Raises:
+        MissingExtraError: If there are none, because pyarrow is not installed.
+        OutputError: If the outputs cannot be read.
+    """
+    # Imported here because the other commands do not need it.
+    from langchain_image_variation.batch.manifest import JSON_LINES, PARQUET, parquet_is_available
+
+    manifests = [PARQUET] if parquet_is_available() else []
+    # An existing JSON Lines manifest would otherwise become outdated.
+    if arguments.jsonl or batch.outputs.has(JSON_LINES):
+        manifests.append(JSON_LINES)
+    if not manifests:
+        raise MissingExtraError(
+            f"{PARQUET} needs the package 'pyarrow', which is not installed. Pass --jsonl for JSON "
+            f"Lines alone, or run: {install_command('langchain-image-variation[batch]')}"
+        )
+    return manifests
 
 
 def _download_model(arguments: argparse.Namespace) -> None:

@@ -6,8 +6,8 @@ import sys
 
 from tqdm import tqdm
 
-from langchain_image_variation.batch.progress_bar import redraw_regularly, terminal_width
 from langchain_image_variation.engines.traits import PendingDownload, plan_download
+from langchain_image_variation.progress_bar import redraw_regularly, terminal_width
 
 __all__ = ["download_model", "run_download"]
 

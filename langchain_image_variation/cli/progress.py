@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from langchain_image_variation.batch.progress_bar import redraw_regularly, terminal_width
 from langchain_image_variation.engines.context import Progress
+from langchain_image_variation.progress_bar import redraw_regularly, terminal_width
 
 __all__ = ["ProgressBar", "show_progress_bar"]
 

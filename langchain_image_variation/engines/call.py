@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextvars import copy_context
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from langchain_image_variation.cancellation import ignore_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
+from langchain_image_variation.engines.background_loop import run_in_background
 from langchain_image_variation.engines.checks import (
     check_answer,
     check_engine,
@@ -26,7 +26,6 @@ from langchain_image_variation.engines.context import (
 from langchain_image_variation.exceptions import EngineError, ImageVariationError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from concurrent.futures import Executor
 
@@ -62,7 +61,7 @@ def call_engine(
         with call_context(reporter):
             answer: Any = _create(engine, request)
             if isawaitable(answer):
-                answer = _run_in_background(answer)
+                answer = run_in_background(answer)
         response = _finish(answer, request, engine)
     except Exception as error:
         if isinstance(error, ImageVariationError) or reporter.listener_failed:
@@ -212,62 +211,3 @@ def _foreign_error(engine: object, error: BaseException) -> EngineError:
         f"The engine {type(engine).__name__} failed with {type(error).__name__}. Correct "
         f"{f'it at {place}' if place else 'the engine'}, or raise an ImageVariationError there."
     )
-
-
-def _run_in_background(answer: Any) -> ImagesResponse:
-    """Wait for an async engine from a thread that has no loop, or whose loop must not block."""
-    import asyncio
-
-    future = asyncio.run_coroutine_threadsafe(_outcome(answer), _background.loop())
-    try:
-        outcome = future.result()
-    except BaseException:
-        future.cancel()
-        raise
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
-
-
-async def _outcome(answer: Any) -> ImagesResponse | BaseException:
-    try:
-        return cast(ImagesResponse, await answer)
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Raised here, they would end the loop that later calls need.
-        return error
-
-
-class _Background:
-    """A thread with the one loop on which async engines run when they are called synchronously.
-
-    There is only one, because an engine's connections belong to the loop that opened them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop. The first call, from any thread, starts it."""
-        import asyncio
-
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=self._loop.run_forever, name="image-variation", daemon=True
-                ).start()
-            return self._loop
-
-
-_background = _Background()
-
-
-def _replace_background() -> None:
-    """Forget the loop in a forked child, which has none of its parent's threads."""
-    global _background
-    _background = _Background()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_replace_background)

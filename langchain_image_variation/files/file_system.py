@@ -58,6 +58,8 @@ class FileSystem:
 
     Methods raise the file system's own exceptions: call them inside `translate_errors`.
 
+    `backend` is fsspec's object for the file system, and `root` the path of the folder in it.
+
     Args:
         url: The URL of the folder, such as "s3://bucket/prefix".
         options: Passed to the file system, as fsspec's `storage_options`.
@@ -78,25 +80,27 @@ class FileSystem:
         param: str,
         policy: StoragePolicy = DEFAULT_POLICY,
     ) -> None:
-        self.kind, self.files, self.root = open_fsspec_folder(
+        self.kind, self.backend, self.root = open_fsspec_folder(
             url, options, param=param, policy=policy
         )
         # Object stores upload a file as a whole, and their "rename" is a copy. So is the rename of
         # any file system that inherits it from fsspec.
         from fsspec import AbstractFileSystem
 
-        files_class = type(self.files)
-        innermost = self.files
+        backend_class = type(self.backend)
+        innermost = self.backend
         while (inner := getattr(innermost, "fs", None)) is not None:
             # Some file systems wrap another one.
             innermost = inner
-        self.is_async = bool(files_class.async_impl and getattr(innermost, "async_impl", False))
-        self.can_rename = not files_class.async_impl and files_class.mv is not AbstractFileSystem.mv
+        self.is_async = bool(backend_class.async_impl and getattr(innermost, "async_impl", False))
+        self.can_rename = (
+            not backend_class.async_impl and backend_class.mv is not AbstractFileSystem.mv
+        )
 
     @property
     def folder(self) -> str | None:
         """The path of the folder if it is on this machine, or None."""
-        return _local_path(self.files, self.root)
+        return _local_path(self.backend, self.root)
 
     def path(self, name: str) -> str:
         """Return the file system's own path of a file in the folder."""
@@ -113,7 +117,7 @@ class FileSystem:
         if not self.is_async:
             return [self._read(path, limit) for path in paths]
         # Without a range, some file systems request the size first.
-        results = self.files.cat_ranges(paths, 0, limit, on_error="return")
+        results = self.backend.cat_ranges(paths, 0, limit, on_error="return")
         return [
             self._empty_or_missing(path, result)
             if isinstance(result, BaseException)
@@ -124,7 +128,7 @@ class FileSystem:
     def _read(self, path: str, limit: int) -> bytes | None:
         byte_range = {} if limit == _NO_LIMIT else {"start": 0, "end": limit}
         try:
-            return bytes(self.files.cat_file(path, **byte_range))
+            return bytes(self.backend.cat_file(path, **byte_range))
         except Exception as error:
             return self._empty_or_missing(path, error)
 
@@ -134,10 +138,10 @@ class FileSystem:
             # `info` would request the file first, and then a folder of that name.
             return self.read(name, 1) is not None
         # Other processes write to the folder, and some file systems cache listings.
-        self.files.invalidate_cache()
+        self.backend.invalidate_cache()
         # `exists` returns False for every error.
         try:
-            return str(self.files.info(self.path(name))["type"]) == "file"
+            return str(self.backend.info(self.path(name))["type"]) == "file"
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -157,16 +161,16 @@ class FileSystem:
         """Remove a folder if it exists and is empty. In an object store, do nothing."""
         path = self.path(folder)
         # Some file systems would remove a folder together with its files.
-        if self.files.async_impl or self._entries(folder) or not self.files.exists(path):
+        if self.backend.async_impl or self._entries(folder) or not self.backend.exists(path):
             return
         # Another process may have written a file to it, or may have removed it.
         with suppress(Exception):
-            self.files.rmdir(path)
+            self.backend.rmdir(path)
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists."""
         try:
-            self.files.rm_file(self.path(name))
+            self.backend.rm_file(self.path(name))
         except FileNotFoundError:
             return
         except Exception:
@@ -176,24 +180,24 @@ class FileSystem:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file to an existing folder, replacing an existing file of that name."""
-        self._write_atomically(name, lambda path: self.files.pipe_file(path, data))
+        self._write_atomically(name, lambda path: self.backend.pipe_file(path, data))
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
         """Write several files, concurrently if the file system supports it."""
         if self.is_async:
-            self.files.pipe({self.path(name): data for name, data in files.items()})
+            self.backend.pipe({self.path(name): data for name, data in files.items()})
             return
         for name, data in files.items():
             self.write(name, data)
 
     def upload(self, name: str, local: str | os.PathLike[str]) -> None:
         """Copy a file from this machine, like `write`, without loading it into memory."""
-        self._write_atomically(name, lambda path: self.files.put_file(os.fspath(local), path))
+        self._write_atomically(name, lambda path: self.backend.put_file(os.fspath(local), path))
 
     def download(self, name: str, local: str | os.PathLike[str]) -> bool:
         """Copy a file to this machine without loading it into memory; return whether it exists."""
         try:
-            self.files.get_file(self.path(name), os.fspath(local))
+            self.backend.get_file(self.path(name), os.fspath(local))
         except (FileNotFoundError, NotADirectoryError):
             return False
         except Exception:
@@ -215,7 +219,7 @@ class FileSystem:
             self.write(name, data)
             return True
         try:
-            self.files.pipe_file(self.path(name), data, mode="create")
+            self.backend.pipe_file(self.path(name), data, mode="create")
         except FileExistsError:
             return False
         except Exception:
@@ -231,7 +235,7 @@ class FileSystem:
         if self.is_async and names and not re.search(r"[*?\[\]]", self.root):
             # Some file systems report a file that another process has removed.
             with suppress(FileNotFoundError):
-                self.files.rm([self.path(name) for name in names])
+                self.backend.rm([self.path(name) for name in names])
                 return
         for name in names:
             self.remove(name)
@@ -246,15 +250,15 @@ class FileSystem:
         except Exception:
             # A relative path begins with a bucket, or its counterpart in another file system.
             bucket = self.root.partition("/")[0]
-            if bucket and not self.files.exists(bucket):
+            if bucket and not self.backend.exists(bucket):
                 raise
         for _ in range(_FOLDER_RETRIES if self.can_rename else 0):
             # Other processes may create the same folders at the same time.
             with suppress(Exception):
-                self.files.invalidate_cache()
-                self.files.makedirs(self.path(folder), exist_ok=True)
+                self.backend.invalidate_cache()
+                self.backend.makedirs(self.path(folder), exist_ok=True)
                 return write()
-        self.files.makedirs(self.path(folder), exist_ok=True)
+        self.backend.makedirs(self.path(folder), exist_ok=True)
         return write()
 
     def translate_errors(self, problem: str) -> ErrorTranslation:
@@ -269,17 +273,27 @@ class FileSystem:
             )
         )
 
+    def translate_read_errors(self, name: str) -> ErrorTranslation:
+        """Do what `translate_errors` does, for reading a file.
+
+        Args:
+            name: What messages call the file.
+        """
+        return self.translate_errors(
+            f"could not read {name!r}; try again, or check its permissions"
+        )
+
     def _entries(self, folder: str) -> list[dict[str, Any]]:
         path = self.path(folder)
         # Other processes write to the folder, and some file systems cache listings.
-        self.files.invalidate_cache(path)
+        self.backend.invalidate_cache(path)
         try:
-            return list(self.files.ls(path, detail=True))
+            return list(self.backend.ls(path, detail=True))
         except FileNotFoundError:
             return []
         except Exception:
             # Not every file system raises FileNotFoundError.
-            if self.files.exists(path):
+            if self.backend.exists(path):
                 raise
             return []
 
@@ -292,16 +306,16 @@ class FileSystem:
         try:
             write(temporary)
             try:
-                self.files.mv(temporary, self.path(name))
+                self.backend.mv(temporary, self.path(name))
             except Exception:
                 # Some file systems, such as SMB, do not replace a file when they rename another.
                 if not self.has(name):
                     raise
                 self.remove(name)
-                self.files.mv(temporary, self.path(name))
+                self.backend.mv(temporary, self.path(name))
         except BaseException:
             with suppress(Exception):
-                self.files.rm_file(temporary)
+                self.backend.rm_file(temporary)
             raise
 
     def _empty_or_missing(self, path: str, error: BaseException) -> bytes | None:
@@ -319,21 +333,21 @@ class FileSystem:
 
     def _is_empty(self, path: str) -> bool:
         try:
-            return bool(self.files.info(path).get("size") == 0)
+            return bool(self.backend.info(path).get("size") == 0)
         except Exception:
             return False
 
 
-def _local_path(files: Any, root: str) -> str | None:
+def _local_path(backend: Any, root: str) -> str | None:
     """Return the path on this machine of a path in a file system, or None if there is none."""
     from fsspec.implementations.dirfs import DirFileSystem
     from fsspec.implementations.local import LocalFileSystem
 
-    while not isinstance(files, LocalFileSystem):
-        if isinstance(files, DirFileSystem):
-            root = f"{str(files.path).rstrip('/')}/{root.lstrip('/')}".rstrip("/")
+    while not isinstance(backend, LocalFileSystem):
+        if isinstance(backend, DirFileSystem):
+            root = f"{str(backend.path).rstrip('/')}/{root.lstrip('/')}".rstrip("/")
         # Some file systems wrap another one.
-        files = getattr(files, "fs", None) or getattr(files, "sync_fs", None)
-        if files is None:
+        backend = getattr(backend, "fs", None) or getattr(backend, "sync_fs", None)
+        if backend is None:
             return None
     return root or "/"

@@ -44,7 +44,7 @@ def open_fsspec_folder(
             f"A URL as {param}", "fsspec", "langchain-image-variation[fsspec]"
         ) from None
     try:
-        files_class = get_filesystem_class(kind)
+        backend_class = get_filesystem_class(kind)
     except ImportError as error:
         raise _missing_package_error(kind, param, getattr(error.__cause__, "name", None)) from None
     except ValueError:
@@ -57,12 +57,12 @@ def open_fsspec_folder(
     except Exception as error:
         raise _unopenable_error(kind, param, error) from None
     try:
-        base = _strip_query_name(url, files_class)
-        files, root = url_to_fs(base, **options)
+        base = _strip_query_name(url, backend_class)
+        backend, root = url_to_fs(base, **options)
     # The file system may connect here, and raise any exception of the library that it uses.
     except Exception as error:
         raise _unopenable_error(kind, param, error) from None
-    return kind, files, str(root).rstrip("/") + url[len(base) :].rstrip("/")
+    return kind, backend, str(root).rstrip("/") + url[len(base) :].rstrip("/")
 
 
 def _unopenable_error(kind: str, param: str, error: Exception) -> OutputError:
@@ -88,9 +88,9 @@ def _missing_package_error(kind: str, param: str, module: str | None) -> Missing
     return MissingExtraError.for_package(what, package, package)
 
 
-def _strip_query_name(url: str, files_class: Any) -> str:
+def _strip_query_name(url: str, backend_class: Any) -> str:
     """Return the folder of a URL if fsspec would parse a "?" or "#" in its name as a query."""
     mark = re.search("[?#]", url)
-    if mark is None or not _QUERY_OPTIONS & files_class._get_kwargs_from_urls(url).keys():
+    if mark is None or not _QUERY_OPTIONS & backend_class._get_kwargs_from_urls(url).keys():
         return url
     return url[: mark.start()].rpartition("/")[0]

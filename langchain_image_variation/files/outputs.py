@@ -16,6 +16,7 @@ from typing import IO
 
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write, unwritable_error
+from langchain_image_variation.files.listing import list_files
 
 __all__ = ["OutputFolder", "Outputs"]
 
@@ -153,14 +154,12 @@ class OutputFolder(Outputs):
         count = 0
         try:
             for folder in (self.path, *_walk(self.path / name for name in folders)):
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        if TEMPORARY_NAME.fullmatch(entry.name):
-                            # In a folder with the sticky bit, another user's file stays. The
-                            # writer may remove its own in the meantime.
-                            with contextlib.suppress(PermissionError, FileNotFoundError):
-                                os.unlink(entry.path)
-                                count += 1
+                for name, _ in list_files(folder, TEMPORARY_NAME.fullmatch):
+                    # In a folder with the sticky bit, another user's file stays. The writer may
+                    # remove its own in the meantime.
+                    with contextlib.suppress(PermissionError, FileNotFoundError):
+                        (folder / name).unlink()
+                        count += 1
         except OSError as error:
             raise OutputError(
                 f"The temporary files in {self.path.name!r} cannot be removed: {error.strerror}."

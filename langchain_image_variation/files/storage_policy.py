@@ -13,6 +13,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
+from langchain_image_variation.files.storage_urls import url_kind
 
 __all__ = ["DEFAULT_POLICY", "STORAGE_KINDS", "StorageKind", "StoragePolicy", "names_server"]
 
@@ -94,7 +95,7 @@ class StoragePolicy:
     @classmethod
     def for_kind_of(cls, url: str) -> "StoragePolicy":
         """Return a policy that also allows the kind of this URL, for a URL that a program chose."""
-        kind = _kind(url)
+        kind = url_kind(url)
         return cls(() if kind in _REFUSED_KINDS or not _KIND.fullmatch(kind) else [kind])
 
     def check(self, url: str, *, param: str) -> None:
@@ -113,7 +114,7 @@ class StoragePolicy:
                 "without '::'.",
                 param=param,
             )
-        kind = _kind(url)
+        kind = url_kind(url)
         if kind in STORAGE_KINDS or self._allows(kind, url):
             return
         if kind in _REFUSED_KINDS:
@@ -137,7 +138,7 @@ class StoragePolicy:
             InvalidRequestError: If its kind is not allowed, or it names a server that is not.
         """
         self.check(url, param="path")
-        kind = _kind(url)
+        kind = url_kind(url)
         if kind in STORAGE_KINDS and not STORAGE_KINDS[kind].names_server:
             return
         if not self._allows(kind, url):
@@ -159,12 +160,8 @@ DEFAULT_POLICY = StoragePolicy()
 
 def names_server(url: str) -> bool:
     """Return whether a URL is of one of `STORAGE_KINDS`, and names its server."""
-    kind = STORAGE_KINDS.get(_kind(url))
+    kind = STORAGE_KINDS.get(url_kind(url))
     return kind is not None and kind.names_server
-
-
-def _kind(url: str) -> str:
-    return url.partition(":")[0].lower()
 
 
 def _server(url: str) -> str | None:

@@ -117,17 +117,17 @@ class StoredOutputs(Outputs):
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name. Raises `OutputError` if it fails."""
-        with self._read_errors(name):
+        with self._file_system.translate_read_errors(name):
             return self._file_system.has(name)
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file, or None. Raises `OutputError` if it cannot be read."""
-        with self._read_errors(name):
+        with self._file_system.translate_read_errors(name):
             return self._file_system.read(name)
 
     def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
         """Yield the result of `read` for several files. Raises `OutputError` if one fails."""
-        with self._read_errors(names[0] if names else ""):
+        with self._file_system.translate_read_errors(names[0] if names else ""):
             contents = self._file_system.read_all(names)
         yield from contents
 
@@ -182,7 +182,7 @@ class StoredOutputs(Outputs):
         Raises:
             OutputError: If the file cannot be read.
         """
-        with self._read_errors(name):
+        with self._file_system.translate_read_errors(name):
             return self._file_system.download(name, path)
 
     def remove_temporary_files(self, folders: Iterable[str]) -> int:
@@ -193,20 +193,15 @@ class StoredOutputs(Outputs):
         with self._file_system.translate_errors(
             "could not list or remove temporary files; check its permissions"
         ):
-            files = self._file_system.files
+            backend = self._file_system.backend
             tops = [self._file_system.path(name) for name in folders]
-            listings = [files.ls(self._file_system.root, detail=False)]
-            listings += [files.find(top) for top in tops if files.exists(top)]
+            listings = [backend.ls(self._file_system.root, detail=False)]
+            listings += [backend.find(top) for top in tops if backend.exists(top)]
             for path in (path for paths in listings for path in paths):
                 if TEMPORARY_NAME.fullmatch(str(path).rpartition("/")[2]):
-                    files.rm_file(path)
+                    backend.rm_file(path)
                     count += 1
         return count
-
-    def _read_errors(self, name: str) -> AbstractContextManager[None]:
-        return self._file_system.translate_errors(
-            f"could not read {name!r}; try again, or check its permissions"
-        )
 
     def _write_errors(self, name: str) -> AbstractContextManager[None]:
         return self._file_system.translate_errors(

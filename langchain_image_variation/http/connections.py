@@ -1,10 +1,8 @@
 """Connections to one server, for answers that are passed on while they arrive."""
 
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +11,8 @@ import httpcore
 import httpx
 from anyio.lowlevel import EventLoopToken, current_token
 
+from langchain_image_variation.http.host_lookup import is_ip_address, look_up, lookup_error
+from langchain_image_variation.http.httpcore_values import core_url, is_socks_proxy, proxy_options
 from langchain_image_variation.http.proxy import find_proxy
 from langchain_image_variation.http.tls import ssl_context
 
@@ -66,9 +66,7 @@ class Connections:
 
     def __init__(self, url: httpx.URL) -> None:
         self._pool = _open_pool(url)
-        self._origin = httpcore.URL(
-            scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/"
-        ).origin
+        self._origin = core_url(url).origin
         self._idle = _PerLoop(deque[httpcore.AsyncConnectionInterface])
 
     @asynccontextmanager
@@ -133,20 +131,9 @@ def _open_pool(url: httpx.URL) -> httpcore.AsyncConnectionPool:
     }
     if proxy is None:
         return httpcore.AsyncConnectionPool(**options)
-    options |= {
-        "proxy_url": httpcore.URL(
-            scheme=proxy.url.raw_scheme,
-            host=proxy.url.raw_host,
-            port=proxy.url.port,
-            target=proxy.url.raw_path,
-        ),
-        "proxy_auth": proxy.raw_auth,
-    }
-    if proxy.url.scheme.startswith("socks5"):
-        return httpcore.AsyncSOCKSProxy(**options)
-    return httpcore.AsyncHTTPProxy(
-        proxy_headers=proxy.headers.raw, proxy_ssl_context=proxy.ssl_context, **options
-    )
+    is_socks = is_socks_proxy(proxy)
+    pool_class = httpcore.AsyncSOCKSProxy if is_socks else httpcore.AsyncHTTPProxy
+    return pool_class(**options, **proxy_options(proxy))
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
@@ -190,19 +177,12 @@ class _Backend(httpcore.AsyncNetworkBackend):
         await self._backend.sleep(seconds)
 
     async def _resolve(self, host: str, port: int, timeout: float | None) -> list[str]:
-        try:
-            return [str(ip_address(host))]
-        except ValueError:
-            pass  # It is a name.
+        if is_ip_address(host):
+            return [host]
         try:
             with anyio.fail_after(timeout):
-                infos = await anyio.to_thread.run_sync(
-                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
-                    abandon_on_cancel=True,
-                    limiter=self._limiter.get(),
+                return await anyio.to_thread.run_sync(
+                    lambda: look_up(host, port), abandon_on_cancel=True, limiter=self._limiter.get()
                 )
-        except TimeoutError:
-            raise httpcore.ConnectTimeout("the resolver is too slow") from None
-        except (OSError, UnicodeError):
-            raise httpcore.ConnectError("no such host") from None
-        return list(dict.fromkeys(str(address[0]) for *_, address in infos))
+        except (OSError, UnicodeError) as error:
+            raise lookup_error(error) from None

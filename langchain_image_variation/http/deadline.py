@@ -4,12 +4,10 @@ httpx limits each read and write, so a server that sends a byte now and then nev
 transport limits each operation to the time that remains until the deadline.
 """
 
-import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from ipaddress import ip_address
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -19,6 +17,8 @@ import httpcore
 import httpx
 
 from langchain_image_variation.cancellation import check_cancellation
+from langchain_image_variation.http.host_lookup import is_ip_address, look_up, lookup_error
+from langchain_image_variation.http.httpcore_values import core_url, is_socks_proxy, proxy_options
 
 __all__ = ["DeadlineTransport", "call_with_timeout", "phase_timeouts", "use_deadline"]
 
@@ -102,18 +102,9 @@ class DeadlineTransport(httpx.BaseTransport):
         }
         if proxy is None:
             self._pool = httpcore.ConnectionPool(**options)
-        elif proxy.url.scheme.startswith("socks5"):
-            self._pool = httpcore.SOCKSProxy(
-                proxy_url=_core_url(proxy.url), proxy_auth=proxy.raw_auth, **options
-            )
         else:
-            self._pool = httpcore.HTTPProxy(
-                proxy_url=_core_url(proxy.url),
-                proxy_auth=proxy.raw_auth,
-                proxy_headers=proxy.headers.raw,
-                proxy_ssl_context=proxy.ssl_context,
-                **options,
-            )
+            pool_class = httpcore.SOCKSProxy if is_socks_proxy(proxy) else httpcore.HTTPProxy
+            self._pool = pool_class(**options, **proxy_options(proxy))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request.
@@ -125,7 +116,7 @@ class DeadlineTransport(httpx.BaseTransport):
         assert isinstance(request.stream, httpx.SyncByteStream)
         core_request = httpcore.Request(
             method=request.method,
-            url=_core_url(request.url),
+            url=core_url(request.url),
             headers=request.headers.raw,
             content=request.stream,
             extensions=request.extensions,
@@ -234,25 +225,12 @@ _CANCEL_INTERVAL = 0.2
 
 def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
     """Return the addresses of a host. The resolver's own timeouts are much longer than ours."""
+    if is_ip_address(host):
+        return [host]
     try:
-        return [str(ip_address(host))]
-    except ValueError:
-        pass  # It is a name.
-    try:
-        infos = call_with_timeout(
-            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), seconds
-        )
-    except TimeoutError:
-        raise httpcore.ConnectTimeout("the resolver is too slow") from None
-    except (OSError, UnicodeError):
-        raise httpcore.ConnectError("no such host") from None
-    return list(dict.fromkeys(str(address[0]) for *_, address in infos))
-
-
-def _core_url(url: httpx.URL) -> httpcore.URL:
-    return httpcore.URL(
-        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-    )
+        return call_with_timeout(lambda: look_up(host, port), seconds)
+    except (OSError, UnicodeError) as error:
+        raise lookup_error(error) from None
 
 
 def _time_left(timeout: float | None, error_class: type[httpcore.TimeoutException]) -> float | None:

@@ -85,10 +85,7 @@ _OTHER_NAME = "has a certificate for another name; check the host in its address
 _CERTIFICATE_FAILURES = {
     9: "has a certificate that is not valid yet; check the clock of this machine.",
     10: "has a certificate that has expired; ask its operators to renew it.",
-    18: (
-        "has a self-signed certificate; if you trust it, set SSL_CERT_FILE to a file that contains "
-        "it."
-    ),
+    18: f"has a self-signed certificate; if you trust it, set {_FILE} to a file that contains it.",
     19: _UNTRUSTED,
     20: _UNTRUSTED,
     21: _UNTRUSTED,

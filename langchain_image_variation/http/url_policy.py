@@ -1,6 +1,5 @@
 """The policy for image URLs: which hosts may be fetched from, and how much."""
 
-import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +7,10 @@ from typing import Any
 from langchain_image_variation.exceptions import DownloadError, InvalidRequestError
 from langchain_image_variation.http.address import host_name
 from langchain_image_variation.http.flow import Transport
+from langchain_image_variation.http.host_lookup import look_up
 from langchain_image_variation.numbers import check_number, check_whole_number
 
 __all__ = ["URLPolicy"]
-
-
-def _resolve(host: str, port: int) -> list[str]:
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in infos]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +29,7 @@ class URLPolicy:
     timeout: float = 30.0
     """Seconds for the whole fetch, including redirects; at most 3600."""
     max_redirects: int = 3
-    resolve: Callable[[str, int], list[str]] = _resolve
+    resolve: Callable[[str, int], list[str]] = look_up
     """Returns the IP addresses of a host name and a port, or raises an `OSError`."""
     transport: Transport | None = None
     """Sends the requests. By default a new transport for each. Sources need a sync one."""

@@ -16,9 +16,7 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.images.bounded_file import BoundedFile
 from langchain_image_variation.images.decoder_errors import translate_decoder_errors
-from langchain_image_variation.images.deep_samples import (
-    load_deep_samples,
-)
+from langchain_image_variation.images.deep_samples import load_deep_samples
 from langchain_image_variation.images.formats import recognize_supported
 from langchain_image_variation.images.heic import open_heic
 from langchain_image_variation.images.normalize import PLAIN_MODES, normalize

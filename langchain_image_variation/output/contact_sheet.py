@@ -17,9 +17,10 @@ from langchain_image_variation.images.pixels import (
     pixel_sha256,
 )
 from langchain_image_variation.images.png import SquarePNG
-from langchain_image_variation.output import check_response, make_output_dir, place_pixels
+from langchain_image_variation.output import check_response, make_output_dir
 from langchain_image_variation.output.file_format import FileFormat, FormatName
 from langchain_image_variation.output.names import DEFAULT_TEMPLATE, SHEET, NameTemplate
+from langchain_image_variation.output.placed_images import place_pixels
 from langchain_image_variation.source import Source
 
 __all__ = ["THUMBNAIL_SIDE", "ContactSheet"]

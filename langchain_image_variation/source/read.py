@@ -117,9 +117,7 @@ def read_stored_file(
         file_system = FileSystem(url, options, param="path", policy=policy)
         if file_system.folder is not None:
             return read_file(file_system.folder)
-        with file_system.translate_errors(
-            f"could not read {name!r}; try again, or check its permissions"
-        ):
+        with file_system.translate_read_errors(name):
             data = file_system.read("", MAX_SOURCE_BYTES + 1)
     except (InvalidRequestError, OutputError) as error:
         raise SourceError(error.message) from None

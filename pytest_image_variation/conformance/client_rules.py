@@ -4,12 +4,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from PIL import Image
-
-from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.client_probe import ALWAYS, Call, ClientProbe
 from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.conformance.returned_image import ReturnedImage
 from pytest_image_variation.conformance.rule import Level, Rule, Violation, skip
 from pytest_image_variation.forms import Part, SentImage
 
@@ -98,19 +95,10 @@ def _require_all_images(call: Call, n: int) -> None:
     images = call.require_images()
     if len(images) != n:
         raise Violation(f"{len(images)} images for n={n}")
-    if any(_size(data) != (256, 256) for data in images):
+    if any(ReturnedImage.from_bytes(data).size != "256x256" for data in images):
         raise Violation("a returned file is not an image of the requested size")
     if len(set(images)) != n:
         raise Violation("the same image more than once")
-
-
-def _size(data: bytes) -> tuple[int, int] | None:
-    try:
-        with open_image(data) as image:
-            return image.size
-    # Pillow's exceptions for corrupt files differ by format.
-    except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
 
 
 def _check_key_in_downloads(probe: ClientProbe) -> None:

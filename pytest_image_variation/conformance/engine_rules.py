@@ -3,17 +3,11 @@
 from collections.abc import Iterator
 from functools import partial
 
-from PIL import Image
-
 from langchain_image_variation.contract import SIZES, ImagesResponse
-from langchain_image_variation.exceptions import (
-    ImageVariationError,
-    InvalidImageError,
-    ModelNotFoundError,
-)
-from langchain_image_variation.images.pixels import open_image
+from langchain_image_variation.exceptions import ImageVariationError, ModelNotFoundError
 from pytest_image_variation.conformance.engine_probe import EngineProbe
 from pytest_image_variation.conformance.images import make_image
+from pytest_image_variation.conformance.returned_image import ReturnedImage
 from pytest_image_variation.conformance.rule import Level, Rule, Violation, skip
 
 __all__ = ["RULES"]
@@ -35,27 +29,18 @@ def _check_size(size: str, probe: EngineProbe) -> None:
     if size not in probe.capabilities.sizes:
         skip(f"The size {size} is not among the engine's capabilities.")
     for data in probe.images(probe.response(size=size)):
-        actual = _format_and_size(data)[1]
+        actual = ReturnedImage.from_bytes(data).size
         if actual != size:
-            raise Violation(f"{actual}")
+            raise Violation(actual or "not an image")
 
 
 def _check_png(probe: EngineProbe) -> None:
     for data in probe.images(probe.response()):
-        format = _format_and_size(data)[0]
-        if format != "PNG":
-            raise Violation(f"{format}")
-
-
-def _format_and_size(data: bytes) -> tuple[str | None, str | None]:
-    """Return the format and size of an image, or None if a pixel cannot be decoded."""
-    try:
-        with open_image(data) as image:
-            image.load()
-            return image.format, f"{image.width}x{image.height}"
-    # Pillow's exceptions for corrupt files differ by format.
-    except (InvalidImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None, None
+        image = ReturnedImage.from_bytes(data)
+        if image.format != "PNG":
+            raise Violation(image.format or "not an image")
+        if not image.decodable:
+            raise Violation("it cannot be decoded")
 
 
 def _check_response_format(probe: EngineProbe, expected: str, other: str) -> None:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from pytest_image_variation.conformance.probe_request import ProbeRequest
 from pytest_image_variation.conformance.probe_response import ProbeResponse
-from pytest_image_variation.conformance.request_rules import require_service
 from pytest_image_variation.conformance.rule import Rule, skip
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
@@ -35,7 +34,7 @@ def _refusal_of(probe: ServerProbe, *, image: str = "rgb.png", **fields: str) ->
     Raises:
         SkipCheck: If the server accepts it, or refuses every request.
     """
-    require_service(probe)
+    probe.require_service()
     response = probe.variation(image=image, **fields)
     if response.status < 400:
         skip("The server accepts that request; see the rules that start with refuse.")
@@ -69,7 +68,7 @@ def _check_message(probe: ServerProbe) -> None:
 
 
 def _check_type(probe: ServerProbe) -> None:
-    require_service(probe)
+    probe.require_service()
     response = _refusal(probe)
     type_ = _error(response).get("type")
     response.require(type_ == "invalid_request_error", lambda: f"type is {response.quote(type_)}")
@@ -132,7 +131,7 @@ def _check_request_id(probe: ServerProbe) -> None:
 
 
 def _check_finality(probe: ServerProbe) -> None:
-    require_service(probe)
+    probe.require_service()
     response = _refusal(probe)
     retry = response.headers.get("x-should-retry", "")
     response.require(retry != "true", "x-should-retry is true")
@@ -156,13 +155,13 @@ def _check_internals(probe: ServerProbe) -> None:
 
 
 def _check_unknown_path(probe: ServerProbe) -> None:
-    require_service(probe)
+    probe.require_service()
     request = replace(ProbeRequest("GET"), path="/images/conformance-no-such-address")
     probe.send(request).require_refusal(404)
 
 
 def _check_recovery(probe: ServerProbe) -> None:
-    require_service(probe)
+    probe.require_service()
     for image in ("cut-off.png", "text.png", "empty.png"):
         probe.variation(image=image)
     probe.variation(user="conformance-after-errors").require_success()

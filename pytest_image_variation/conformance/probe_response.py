@@ -4,60 +4,18 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NoReturn, Self
 
 import httpx
-from PIL import Image
 
 from langchain_image_variation.error_response import Error
-from langchain_image_variation.exceptions import InvalidImageError
-from langchain_image_variation.images.pixels import open_image
 from pytest_image_variation.conformance.rule import Violation, skip
 
-__all__ = ["ProbeResponse", "ReturnedImage", "mask_key"]
+__all__ = ["ProbeResponse", "mask_key"]
 
 _LONGEST_TEXT = 300
 _LONGEST_VALUE = 80
 _LONGEST_BODY = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class ReturnedImage:
-    """An image from a response."""
-
-    data: bytes = field(repr=False)
-    format: str | None
-    """Pillow's name of the format, or None if the file is not an image."""
-    size: str | None
-    """The size, such as "256x256"."""
-    decodable: bool
-    """Whether all of its pixels can be decoded."""
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Look at a file. Raises nothing, whatever the file is."""
-        return cls(data, *_inspect(data))
-
-
-@lru_cache(maxsize=256)
-def _inspect(data: bytes) -> tuple[str | None, str | None, bool]:
-    format = size = None
-    try:
-        with open_image(data) as image:
-            format, size = image.format, f"{image.width}x{image.height}"
-            image.load()
-    # Pillow's exceptions for corrupt files differ by format, and its warning may be an error.
-    except (
-        InvalidImageError,
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ):
-        return format, size, False
-    return format, size, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,15 +18,12 @@ from langchain_image_variation.hosted.session import new_client
 from langchain_image_variation.hosted.settings import check_timeout
 from langchain_image_variation.http.deadline import use_deadline
 from pytest_image_variation.conformance.probe_request import Field, File, ProbeRequest
-from pytest_image_variation.conformance.probe_response import (
-    ProbeResponse,
-    ReturnedImage,
-    mask_key,
-)
+from pytest_image_variation.conformance.probe_response import ProbeResponse, mask_key
+from pytest_image_variation.conformance.returned_image import ReturnedImage
 from pytest_image_variation.conformance.rule import Violation, skip
 from pytest_image_variation.conformance.server import Server
 
-__all__ = ["ServerProbe"]
+__all__ = ["MakeRequest", "ServerProbe", "request_with"]
 
 _MAX_RETRIES = 5
 _RETRY_SECONDS = 1.0
@@ -63,10 +60,14 @@ class ServerProbe:
             return False
         return True
 
-    @property
-    def serves_images(self) -> bool:
-        """Whether the simplest request gets images, whatever they are."""
-        return self.is_reachable and bool(self.variation().entries)
+    def require_service(self) -> None:
+        """Leave a check if the server refuses even the simplest request.
+
+        Raises:
+            SkipCheck: If it does.
+        """
+        if not self.is_reachable or not self.variation().entries:
+            skip("A plain request gets no images; see answer-status and answer-data.")
 
     def request_lines(self) -> Sequence[str]:
         """Return nothing, since each violation has a curl command line."""
@@ -201,6 +202,15 @@ class ServerProbe:
             return
         with new_client(httpx.URL(url)) as client:
             yield client
+
+
+MakeRequest = Callable[[ServerProbe], ProbeRequest]
+"""Makes the request that a rule is about."""
+
+
+def request_with(*, image: str | None = "rgb.png", **fields: str | None) -> MakeRequest:
+    """Return a function that calls `ServerProbe.legal_request` with these arguments."""
+    return lambda probe: probe.legal_request(image=image, **fields)
 
 
 # httpx would ask for a compressed response; curl does not.

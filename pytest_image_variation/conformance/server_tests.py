@@ -7,8 +7,11 @@ import pytest
 
 from langchain_image_variation.hosted import settings
 from pytest_image_variation.conformance import (
+    acceptance_rules,
     error_rules,
-    request_rules,
+    key_rules,
+    model_rules,
+    refusal_rules,
     response_rules,
     traffic_rules,
     url_rules,
@@ -25,10 +28,13 @@ SERVER_RULES: Mapping[str, Rule[ServerProbe]] = {
     rule.id: rule
     for rules in (
         response_rules.RULES,
-        request_rules.RULES,
+        acceptance_rules.RULES,
+        refusal_rules.RULES,
         url_rules.RULES,
         error_rules.RULES,
+        key_rules.RULES,
         traffic_rules.RULES,
+        model_rules.RULES,
     )
     for rule in rules
 }

@@ -6,8 +6,8 @@ from dataclasses import replace
 import httpx
 
 from pytest_image_variation.conformance.probe_request import ProbeRequest
-from pytest_image_variation.conformance.probe_response import ProbeResponse, ReturnedImage
-from pytest_image_variation.conformance.request_rules import require_service
+from pytest_image_variation.conformance.probe_response import ProbeResponse
+from pytest_image_variation.conformance.returned_image import ReturnedImage
 from pytest_image_variation.conformance.rule import Rule, Violation, skip
 from pytest_image_variation.conformance.server_probe import ServerProbe
 
@@ -41,7 +41,7 @@ def _first_url(response: ProbeResponse) -> str:
 def _check_url_type(probe: ServerProbe) -> None:
     if not probe.capabilities.url:
         skip("url is not among the server's capabilities.")
-    require_service(probe)
+    probe.require_service()
     response = probe.variation(response_format="url", n="1").require_images()
     for index, entry in enumerate(response.entries):
         url = entry.get("url")

@@ -25,7 +25,7 @@ class _NA:
     def __ne__(self, other: object) -> bool:
         raise TypeError("boolean value of NA is ambiguous")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # not hashable
 
 
 MISSING_VALUES = [

@@ -20,10 +20,10 @@ from PIL import Image
 
 from langchain_image_variation.batch.gallery import IMAGES_PER_PAGE, write_gallery
 from langchain_image_variation.batch.ledger import Ledger
-from langchain_image_variation.batch.progress_bar import show_progress
 from langchain_image_variation.cli import main
 from langchain_image_variation.exceptions import OutputError, install_command
 from langchain_image_variation.files.outputs import OutputFolder
+from langchain_image_variation.progress_bar import show_progress
 from langchain_image_variation.server import create_app
 from langchain_image_variation.source.read import read_file
 from pytest_image_variation.samples import corrupt_png, jpeg, non_square_png, square_png

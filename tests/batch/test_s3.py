@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from langchain_image_variation.batch.exclusive_access import RENEWAL_INTERVAL
+from langchain_image_variation.batch.lease import RENEWAL_INTERVAL
 from pytest_image_variation.samples import square_png
 from tests.batch.declared_engines import count_made_images
 from tests.batch.runs import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_image_variation.batch.exclusive_access import folder_lock
+from langchain_image_variation.batch.folder_lock import folder_lock
 from langchain_image_variation.batch.ledger import Ledger
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.outputs import OutputFolder

@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from langchain_image_variation.batch import stored_ledger
-from langchain_image_variation.batch.exclusive_access import Lease
 from langchain_image_variation.batch.inputs import Inputs
+from langchain_image_variation.batch.lease import Lease
 from langchain_image_variation.batch.rows import error_row
 from langchain_image_variation.batch.stored_ledger import StoredLedger
 from langchain_image_variation.batch.variation_batch import VariationBatch

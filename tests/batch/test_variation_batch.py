@@ -378,7 +378,7 @@ def test_bad_columns_are_refused() -> None:
     """The batch must be a table with paths and with columns of equal length."""
     for bad_batch in ({"path": "photos/0.png"}, {"path": 3}, ["photos/0.png"], "path", 3):
         with pytest.raises(InvalidRequestError, match="must be a mapping of column names"):
-            batch()(bad_batch)  # type: ignore[arg-type]
+            batch()(bad_batch)  # type: ignore[arg-type]  # refused when it runs
     with pytest.raises(InvalidRequestError, match="no column 'path'"):
         batch()({"image": ["photos/0.png"]})
     with pytest.raises(InvalidRequestError, match="differ in length"):

@@ -133,8 +133,7 @@ def _received(probe_request: ProbeRequest) -> Received:
         headers=probe_request.all_headers(KEY),
         content=probe_request.content(),
     )
-    # Nothing reads its form.
-    return Received(request, None)  # type: ignore[arg-type]
+    return Received(request, None)  # type: ignore[arg-type]  # nothing reads its form
 
 
 def refuse(when: When, status: int = 400) -> Change:

@@ -17,7 +17,7 @@ from pytest_image_variation.conformance.engine_probe import Engine, EngineProbe
 from pytest_image_variation.conformance.engine_tests import ENGINE_RULES
 from pytest_image_variation.conformance.images import make_image
 from pytest_image_variation.conformance.rule import Violation
-from pytest_image_variation.samples import jpeg
+from pytest_image_variation.samples import corrupt_png, jpeg
 from tests.conftest import Run
 
 Answer = Callable[[CreateImageVariationRequest, InstantEngine], Any]
@@ -161,10 +161,13 @@ def test_violation_shows_the_place_of_a_bug() -> None:
             change_request(model="dall-e-2"),
             r"^it returned images; call check_model",
         ),
+        ("engine-png", return_files(jpeg(256, 256)), "^JPEG$"),
+        ("engine-png", return_files(corrupt_png(256)), "^it cannot be decoded$"),
+        ("engine-png", return_files(b"text"), "^not an image$"),
     ],
 )
 def test_violation_says_what_to_do(id: str, answer: Answer, message: str) -> None:
-    """A violation says what to return or to call instead."""
+    """A violation says what was returned, and what to return or to call instead if that helps."""
     with pytest.raises(Violation, match=message):
         check(id, BrokenEngine(answer))
 

@@ -9,7 +9,7 @@ import pytest
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.server_tests import SERVER_RULES
-from pytest_image_variation.loopback import View
+from pytest_image_variation.loopback_view import View
 from tests.conformance.broken_copies import (
     KEY,
     BrokenCopy,

@@ -82,7 +82,7 @@ def test_a_seed_gives_the_images_that_follow() -> None:
         with pytest.raises(
             InvalidRequestError, match="seed must be a whole number of at least 0, got"
         ):
-            InstantEngine(seed=seed)  # type: ignore[arg-type]
+            InstantEngine(seed=seed)  # type: ignore[arg-type]  # refused when it runs
 
 
 def test_refuses_a_model_it_does_not_offer() -> None:

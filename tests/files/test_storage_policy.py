@@ -6,8 +6,14 @@ from contextlib import contextmanager
 import fsspec
 import pytest
 
+from langchain_image_variation import VariationBatch
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError
-from langchain_image_variation.files.storage_policy import STORAGE_KINDS, StoragePolicy
+from langchain_image_variation.files.outputs import OutputFolder
+from langchain_image_variation.files.storage_policy import (
+    STORAGE_KINDS,
+    StoragePolicy,
+    names_server,
+)
 from langchain_image_variation.files.stored_outputs import open_outputs
 from langchain_image_variation.source.read import read_stored_file
 
@@ -76,3 +82,11 @@ def test_bad_entries_are_refused(entry: str) -> None:
     with pytest.raises(InvalidRequestError, match="allow_storage") as caught:
         StoragePolicy([entry])
     assert caught.value.param == "allow_storage"
+
+
+def test_a_path_with_a_colon_names_no_server() -> None:
+    """A file or a folder named like a kind of URL, such as ftp:photos, is on this machine."""
+    assert names_server("ftp://host/photos")
+    assert not names_server("ftp:photos")
+    outputs = VariationBatch("ftp:photos", engine="instant").outputs
+    assert isinstance(outputs, OutputFolder)

@@ -23,8 +23,8 @@ from langchain_image_variation.images.work_limits import (
 )
 from langchain_image_variation.source import load_source
 
-BENCHMARK = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "decoding.py"))
-ATTACKS: dict[str, Any] = BENCHMARK["ATTACKS"]
+FILES = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "hostile_files.py"))
+ATTACKS: dict[str, Any] = FILES["ATTACKS"]
 
 LENGTH = 4_300_000
 LOADED = "loaded"
@@ -112,7 +112,7 @@ def test_bytes_that_are_read_again_are_counted() -> None:
 
 def test_float_tables_of_profiles_are_not_applied() -> None:
     """Float tables are ignored, as in browsers, because each of their many steps costs time."""
-    profile = BENCHMARK["_profile_with_steps"](80)
+    profile = FILES["_profile_with_steps"](80)
     image = Image.new("RGB", (2, 2), (10, 200, 30))
     reader = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     srgb = ImageCms.createProfile("sRGB")
@@ -182,7 +182,7 @@ def test_tiff_files_of_every_mode_are_accepted(mode: str, big: bool) -> None:
 def test_a_tile_may_be_larger_than_the_image() -> None:
     """A small image in one large tile, as pyramids have, is accepted."""
     tags = {322: (4, 1, 512), 323: (4, 1, 512), 324: (4, 1, -1)}
-    data = BENCHMARK["_tiff"]((40, 40), tags, bytes(512 * 512))
+    data = FILES["_tiff"]((40, 40), tags, bytes(512 * 512))
     assert load_source(data).png.side == 40
 
 
@@ -192,7 +192,7 @@ def test_small_tiles_are_accepted_up_to_a_number() -> None:
     count = MAX_TIFF_PARTS
     offsets = struct.pack(f"<{count}I", *range(200_000, 200_000 + 256 * count, 256))
     tags = {322: (4, 1, 16), 323: (4, 1, 16), 324: (4, count, offsets)}
-    data = BENCHMARK["_tiff"]((side, side), tags, bytes(200_000 + 256 * count))
+    data = FILES["_tiff"]((side, side), tags, bytes(200_000 + 256 * count))
     assert load_source(data).png.side == side
 
 
@@ -236,13 +236,13 @@ def test_panoramas_are_accepted(format: str) -> None:
 def test_runs_of_a_bmp_file_are_decoded() -> None:
     """A BMP file with runs, gaps and literal pixels is decoded as before."""
     row = b"\x05\x07" + b"\x00\x03\x01\x02\x03\x00" + b"\0\0"
-    data = BENCHMARK["_bmp"]((8, 8), row * 8 + b"\0\1")
+    data = FILES["_bmp"]((8, 8), row * 8 + b"\0\1")
     assert load_source(data).png.side == 8
 
 
 def test_segments_of_photoshop_are_accepted() -> None:
     """Photoshop writes one or a few segments of its blocks."""
-    data = BENCHMARK["_jpeg_with_segments"](0xED, b"Photoshop 3.0\0" + bytes(60_000))
+    data = FILES["_jpeg_with_segments"](0xED, b"Photoshop 3.0\0" + bytes(60_000))
     check_work(data(60_018 * MAX_JPEG_EXIF_SEGMENTS))
 
 

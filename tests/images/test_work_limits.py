@@ -40,7 +40,7 @@ from langchain_image_variation.output import save_images
 from langchain_image_variation.output.contact_sheet import ContactSheet
 from langchain_image_variation.source import load_source
 from langchain_image_variation.source.read import read_stored_file
-from pytest_image_variation.conformance.probe_response import ReturnedImage
+from pytest_image_variation.conformance.returned_image import ReturnedImage
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk, upload
 from tests.agents.names import name_of

@@ -5,7 +5,8 @@ import pytest
 
 if TYPE_CHECKING:
     # It needs the extra `server`. Without it, the other tests of this folder still run.
-    from pytest_image_variation.loopback import Loopback, View
+    from pytest_image_variation.loopback import Loopback
+    from pytest_image_variation.loopback_view import View
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import yaml
 from vcr.request import Request
 
 from pytest_image_variation.live_session import LiveSession
-from pytest_image_variation.loopback import Loopback, View
+from pytest_image_variation.loopback import Loopback
+from pytest_image_variation.loopback_view import View
 from tests.conftest import Run
 
 TESTS = """

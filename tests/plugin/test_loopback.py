@@ -20,7 +20,8 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted.client import ImageVariationClient
 from pytest_image_variation.forms import Form, Part
-from pytest_image_variation.loopback import Loopback, View
+from pytest_image_variation.loopback import Loopback
+from pytest_image_variation.loopback_view import View
 from pytest_image_variation.samples import non_square_png, square_png
 from pytest_image_variation.scenarios import SCENARIOS, Scenario
 from tests.plugin.scenario_requests import Reply, check, key_header, scenario_image

@@ -17,7 +17,7 @@ from vcr.request import Request
 
 from pytest_image_variation import vcr_settings
 from pytest_image_variation.forms import form_of
-from pytest_image_variation.loopback import View
+from pytest_image_variation.loopback_view import View
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.samples import square_png
 from tests.http.raw_server import raw_server, response

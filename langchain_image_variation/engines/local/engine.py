@@ -138,12 +138,12 @@ class LocalEngine:
         first = secrets.randbits(_SEED_BITS) if self.seed is None else self.seed
         seeds = range(first, first + request.n)
         with turn(progress):
-            pngs = self._pngs(request, seeds, progress)
+            pngs = self._make_pngs(request, seeds, progress)
         return ImagesResponse.from_pngs(
             pngs, response_format=request.response_format, seeds=seeds, model="local"
         )
 
-    def _pngs(
+    def _make_pngs(
         self, request: CreateImageVariationRequest, seeds: range, progress: RequestProgress
     ) -> list[bytes]:
         def read() -> tuple[Bytes, str, bool, Bars | None]:
