@@ -3,13 +3,16 @@
 import argparse
 from collections.abc import Iterator
 
+from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.loading import engine_names
+from langchain_image_variation.engines.options import DTYPES
 
 __all__ = ["add_completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
 _FILES = {"photos"}
 _FOLDERS = {"model_path", "output_dir", "root_dir", "store_dir"}
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentParser) -> None:
@@ -27,17 +30,28 @@ def _completion(arguments: argparse.Namespace) -> None:
     # Imported here because the other commands do not need them.
     import shtab
 
+    from langchain_image_variation.engines.diffusers.families import SCHEDULERS
+    from langchain_image_variation.engines.diffusers.placement import OFFLOADS
     from langchain_image_variation.engines.diffusers.presets import PRESETS
+    from langchain_image_variation.hosted.known_servers import SERVERS
 
+    values = {
+        "device": _DEVICES,
+        "dtype": DTYPES,
+        "engine": (AUTO, *engine_names()),
+        "model": tuple(PRESETS),
+        "offload": OFFLOADS,
+        "scheduler": SCHEDULERS,
+        "server": tuple(SERVERS),
+    }
     for action in _actions(arguments.program):
         if action.dest in _FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # read by shtab
         elif action.dest in _FOLDERS:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # read by shtab
-        elif action.dest == "engine":
-            action.choices = engine_names()
-        elif action.dest == "model":
-            action.choices = list(PRESETS)
+        elif action.dest in values:
+            # The parser itself takes further values, such as `cuda:1` and names of repositories.
+            action.choices = values[action.dest]
     print(shtab.complete(arguments.program, shell=arguments.shell), end="")
 
 

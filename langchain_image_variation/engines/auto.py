@@ -76,7 +76,8 @@ def _choose_by_model(options: Mapping[str, Any], hardware: "Hardware | None") ->
     if not is_here(dtype="float16"):
         return EngineChoice(
             "local",
-            f"the model {name!r} is not on this machine; `{pull_command(name, revision)}` gets it",
+            f"the model {name!r} is not on this machine; "
+            f"`{pull_command(name, revision)}` downloads it",
         )
     device = choose_device(options.get("device") or "auto", hardware)
     if device.kind == "cpu":

@@ -1,6 +1,7 @@
 """Running the app on uvicorn, and ending it without losing an answer."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -269,7 +270,12 @@ def listen(host: str, port: int) -> socket.socket:
         number = getattr(error, "errno", None)
         # A failed lookup of a host name has its own error numbers, which are negative.
         reason = os.strerror(number) if number and number > 0 else "no such address or port"
-        raise InvalidRequestError(f"Cannot listen on {host}:{port}: {reason}.") from None
+        way_out = (
+            " Stop the program that uses it, or choose another --port."
+            if number == errno.EADDRINUSE
+            else ""
+        )
+        raise InvalidRequestError(f"Cannot listen on {host}:{port}: {reason}.{way_out}") from None
     # Connections inherit this. asyncio sets it only for sockets that name their protocol. Without
     # it, the body of an answer waits until the client has acknowledged the head, 40 ms on Linux.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -41,10 +41,16 @@ def script() -> str:
         (["create", "--str"], {"--strength"}),
         (["create", "--model", "un"], {"unclip"}),
         (["pull", "ip"], {"ip-adapter", "ip-adapter-xl"}),
+        (["create", "--scheduler", ""], {"auto", "model", "dpm-solver++"}),
+        (["create", "--device", ""], {"auto", "cpu", "cuda", "mps", "xpu"}),
+        (["create", "--dtype", "b"], {"bfloat16"}),
+        (["create", "--offload", ""], {"auto", "model", "none", "sequential"}),
+        (["create", "--server", ""], {"deepinfra", "lemonade", "stdapi", "xinference"}),
         (["serve", "--model-path", "ph"], {"photos/"}),
         (
             ["create", "--engine", ""],
             {
+                "auto",
                 "diffusers",
                 "fal",
                 "gpt-image",

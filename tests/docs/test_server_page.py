@@ -13,8 +13,6 @@ from tests.docs.pages import find_page, table
 from tests.extras import skip_without
 from tests.server.serving import serving
 
-PAGE = find_page("docs/server.md")
-
 
 def _engine_options() -> set[str]:
     parser = argparse.ArgumentParser()
@@ -44,7 +42,8 @@ def test_table_of_options_is_complete() -> None:
 def test_mounted_app_gives_urls_that_work(checkout: Path) -> None:
     """The app that the page mounts in FastAPI answers with URLs below its path."""
     skip_without("fastapi")
-    block = next(block for block in PAGE.blocks if "app.mount" in block.text)
+    page = find_page("docs/deploy.md")
+    block = next(block for block in page.blocks if "app.mount" in block.text)
     names: dict[str, Any] = {}
     exec(block.text.replace('"local"', '"instant"'), names)
     form: dict[str, Any] = {

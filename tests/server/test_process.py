@@ -489,7 +489,7 @@ def test_an_aborted_upload_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_port_in_use_is_an_input_error(tmp_path: Path) -> None:
-    """A port that is in use is an input error in one line."""
+    """A port that is in use is an input error in one line, which names the way out."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         command = [sys.executable, "-m", "langchain_image_variation", "serve", "--port", port]
@@ -498,7 +498,8 @@ def test_a_port_in_use_is_an_input_error(tmp_path: Path) -> None:
         )
     assert done.returncode == 2
     assert done.stderr == (
-        f"image-variation: Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
+        f"image-variation: Cannot listen on 127.0.0.1:{port}: Address already in use. "
+        "Stop the program that uses it, or choose another --port.\n"
     )
 
 
