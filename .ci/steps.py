@@ -223,6 +223,12 @@ def plugins() -> None:
     run(environment("responses", *needed), "-m", "pytest", "--quiet", *tests)
 
 
+def run_cluster_tests(*arguments: str | Path, seconds: int) -> None:
+    """Run tests in the environment with Ray, with a time limit."""
+    limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
+    run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
+
+
 @step
 def notebook() -> None:
     """The notebook, with a real kernel."""
@@ -357,12 +363,6 @@ def hosts() -> None:
 def cluster_environment() -> Path:
     """Return the Python of an environment with Ray and Ray Serve, which takes 650 MB."""
     return environment("ray", "--editable", ".[pytest,ray,ray-serve]", "openai", "pytest-asyncio")
-
-
-def run_cluster_tests(*arguments: str | Path, seconds: int) -> None:
-    """Run tests in the environment with Ray, with a time limit."""
-    limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
-    run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
 
 
 @step
