@@ -6,12 +6,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import certifi
 import pytest
 
 from langchain_image_variation.exceptions import install_command
+from tests.chromium import open_chromium
 from tests.extras import skip_if_extra_is_missing, skip_without_imports
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 Run = Callable[..., pytest.RunResult]
 
@@ -142,6 +147,13 @@ def one_certificate_authority(tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(path))
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """The installed Chromium."""
+    with open_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

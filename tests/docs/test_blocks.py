@@ -3,7 +3,6 @@ import gc
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
@@ -18,6 +17,7 @@ from tests.docs.pages import PAGES, Block, Page, blocks_of, blocks_where, find_p
 from tests.docs.running import check_excuse, run_python
 from tests.docs.shell import Shell
 from tests.extras import skip_without, skip_without_imports
+from tests.server.ports import free_port
 from tests.server.serving import installed_client
 
 SERVED = re.compile(r"(127\.0\.0\.1|localhost):8000")
@@ -200,12 +200,6 @@ def test_commands_run_as_shown(
             assert status == 0, output
             if count := re.search(r"curl [\s\S]*-F n=(\d+)", text):
                 assert output.count('"url": ') == int(count[1])
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def serve_on(port: int, folder: Path) -> None:
