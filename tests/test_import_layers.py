@@ -1,5 +1,6 @@
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -130,10 +131,19 @@ FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
 TOPS = (ROOT, *(ROOT / name for name in OURS))
 
 
+@cache
+def imports_of(path: Path) -> tuple[list[ast.AST], list[ast.AST]]:
+    """Return the imports at the top of a file, and those anywhere in its code."""
+    tree = ast.parse(path.read_text())
+    kinds = (ast.Import, ast.ImportFrom)
+    top = [node for node in tree.body if isinstance(node, kinds)]
+    return [*top], [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
 def imported_names(path: Path) -> set[str]:
     """Return the full names of the modules that a file imports anywhere in its code."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports_of(path)[1]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -147,7 +157,7 @@ def imported_names(path: Path) -> set[str]:
 def imported_at_the_top(path: Path) -> set[str]:
     """Return the names that a file imports when it is imported itself."""
     names: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in imports_of(path)[0]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
