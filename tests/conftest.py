@@ -101,7 +101,6 @@ def pytest_collection_finish() -> None:
     if _start_hypothesis is not None:
         # It asks the garbage collector about them, which does not know frozen objects.
         _start_hypothesis()
-    gc.collect()
     gc.freeze()
 
 
