@@ -121,6 +121,13 @@ def test_what_is_not_a_request(folder: Path, text: str, message: str) -> None:
     assert os.listdir(folder) == ["a.png"]
 
 
+def test_an_image_leaves_standard_input_alone(folder: Path) -> None:
+    """With an image, a request on standard input does not count."""
+    result = create("a.png", "--no-sheet", stdin="image: a.png\nn: 2\n")
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+
+
+@pytest.mark.slow
 def test_a_loop_keeps_its_standard_input(folder: Path) -> None:
     """With an image, standard input is left alone, so that a shell's loop can read it."""
     loop = "while read name; do " + " ".join(PROGRAM)
