@@ -6,25 +6,32 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import certifi
 import pytest
 
 from langchain_image_variation.exceptions import install_command
+from tests.chromium import open_chromium
 from tests.extras import skip_if_extra_is_missing, skip_without_imports
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 Run = Callable[..., pytest.RunResult]
 
+_load_profile: Callable[[str], None] | None = None
 _start_hypothesis: Callable[[], None] | None = None
 
 with suppress(ImportError):
     from hypothesis import given, settings, strategies
 
     # A deadline would make tests depend on the speed of the machine.
-    settings.register_profile("untimed", settings(), deadline=None)
-    settings.load_profile("untimed")
+    settings.register_profile("all", settings(), deadline=None, max_examples=100)
+    settings.register_profile("plain", settings(), deadline=None, max_examples=20)
+    _load_profile = settings.load_profile
 
-    @settings(max_examples=1, database=None)
+    @settings(max_examples=1, database=None, deadline=None)
     @given(strategies.none())
     def _start_hypothesis(_: None) -> None:
         """Let Hypothesis register its random number generators."""
@@ -61,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         plain = item.get_closest_marker("mostly_slow")
         if plain is not None and _parameters_of(item) not in plain.args:
             item.add_marker("slow")
-    if config.option.all or config.option.markexpr:
+    if _selects_slow_tests(config):
         return
     paths = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
     selected: list[pytest.Item] = []
@@ -74,8 +81,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = selected
 
 
-def pytest_configure() -> None:
-    """Collect garbage less often: most objects are modules and tests, which stay."""
+def _selects_slow_tests(config: pytest.Config) -> bool:
+    return bool(config.option.all or config.option.markexpr)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis try fewer examples in plain runs, and collect garbage less often.
+
+    Most objects are modules and tests, which stay.
+    """
+    if _load_profile is not None:
+        _load_profile("all" if _selects_slow_tests(config) else "plain")
     gc.set_threshold(20_000, 20, 20)
 
 
@@ -85,7 +101,6 @@ def pytest_collection_finish() -> None:
     if _start_hypothesis is not None:
         # It asks the garbage collector about them, which does not know frozen objects.
         _start_hypothesis()
-    gc.collect()
     gc.freeze()
 
 
@@ -142,6 +157,13 @@ def one_certificate_authority(tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(path))
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """The installed Chromium."""
+    with open_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

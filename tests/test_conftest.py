@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_cases(case): pass
 """
 
 
+@pytest.fixture(autouse=True)
+def one_profile() -> Iterator[None]:
+    """Keep the profile of Hypothesis, which an inner run changes."""
+    settings.register_profile("outer", settings())
+    yield
+    settings.load_profile("outer")
+
+
+@pytest.mark.mostly_slow("arguments0-2", "arguments2-4", "arguments6-1")
 @pytest.mark.parametrize(
     ("arguments", "passed"),
     [
@@ -59,6 +69,28 @@ def test_parameters_must_not_be_empty(
     pytester.makeini(f"[pytest]\n{name} = {pytestconfig.getini(name)}")
     pytester.makepyfile(EMPTY)
     pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(errors=1)
+
+
+@pytest.mark.parametrize(("arguments", "examples"), [([], 20), (["--all"], 100)])
+def test_plain_runs_try_fewer_examples(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    examples: int,
+) -> None:
+    """Hypothesis tries fewer examples, unless the slow tests are selected too."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeconftest(Path(conftest.__file__).read_text())
+    pytester.makepyfile(
+        f"""
+        from hypothesis import settings
+
+        def test_examples():
+            assert settings().max_examples == {examples}
+        """
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+    result.assert_outcomes(passed=1)
 
 
 def test_hypothesis_has_no_deadline() -> None:

@@ -4,7 +4,6 @@ No test here is async: the browser's sync API has a loop running in the thread.
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,11 +16,13 @@ import pytest
 
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+
+from tests.chromium import CHROMIUM
+from tests.server.ports import free_port
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PHOTO = EXAMPLES / "tea-garden.jpg"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT_SECONDS = 180
 """How long an app may take to start or to answer. On a busy machine, importing takes minutes."""
 
@@ -31,21 +32,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The installed Chromium."""
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
-    ):
-        yield browser
-
-
 @contextmanager
 def open_app(browser: Browser, folder: Path, *arguments: str) -> Iterator[Page]:
     """Run a Python program that serves an app at `{port}`, and open the app."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     settings = {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_SERVER_PORT": str(port),

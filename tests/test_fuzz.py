@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,14 +65,34 @@ def _other_formats() -> Iterator[bytes]:
         yield heic(*frames)
 
 
-VALID = [sample.png() for _, sample in valid.images()]
-VALID += [sample.png() for _, sample in valid.oblong_images()]
-CORRUPT = [data for files in corrupt.groups().values() for _, data in files]
-CORRUPT += [data for _, data, _ in corrupt.repairable()]
-OTHER_FORMATS = list(_other_formats())
-NAMES = sorted(
-    {name for data in VALID for name, _ in split_chunks(data)} | {b"fcTL", b"fdAT", b"NEWc"}
-)
+# They are made when a test needs them, because each worker of each run collects this file.
+@cache
+def valid_files() -> list[bytes]:
+    """Return valid PNG files."""
+    samples = (*valid.images(), *valid.oblong_images())
+    return [sample.png() for _, sample in samples]
+
+
+@cache
+def corrupt_files() -> list[bytes]:
+    """Return corrupt PNG files, some of which can be repaired."""
+    files = [data for files in corrupt.groups().values() for _, data in files]
+    return files + [data for _, data, _ in corrupt.repairable()]
+
+
+@cache
+def other_files() -> list[bytes]:
+    """Return small images in the other formats."""
+    return list(_other_formats())
+
+
+@cache
+def chunk_names() -> list[bytes]:
+    """Return the names of chunks in the valid files, and three more."""
+    names = {name for data in valid_files() for name, _ in split_chunks(data)}
+    return sorted(names | {b"fcTL", b"fdAT", b"NEWc"})
+
+
 NUMBERS = [0, 1, 2, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1]
 
 
@@ -143,20 +164,25 @@ def _double(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
 
 def _splice(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
     """Insert a chunk of another file."""
-    donor = split_chunks(VALID[choice % len(VALID)])
+    files = valid_files()
+    donor = split_chunks(files[choice % len(files)])
     index %= len(chunks) + 1
     return [*chunks[:index], donor[choice // 7 % len(donor)], *chunks[index:]]
 
 
+def _name(choice: int) -> bytes:
+    return chunk_names()[choice % len(chunk_names())]
+
+
 def _rename(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
     index %= len(chunks)
-    return [*chunks[:index], (NAMES[choice % len(NAMES)], chunks[index][1]), *chunks[index + 1 :]]
+    return [*chunks[:index], (_name(choice), chunks[index][1]), *chunks[index + 1 :]]
 
 
 def _add(chunks: Chunks, index: int, choice: int, extra: bytes) -> Chunks:
     """Insert a chunk with a known name and random content."""
     index %= len(chunks) + 1
-    return [*chunks[:index], (NAMES[choice % len(NAMES)], extra), *chunks[index:]]
+    return [*chunks[:index], (_name(choice), extra), *chunks[index:]]
 
 
 CHUNKS = [
@@ -193,11 +219,14 @@ def _apply_damage(data: bytes, damage: list[tuple[Callable[..., bytes], int, byt
 
 
 # Most have correct checksums, so that the code after the checksum test is reached.
+_VALID = st.deferred(lambda: st.sampled_from(valid_files()))
+_PNG = st.deferred(lambda: st.sampled_from(valid_files() + corrupt_files()))
+_OTHER = st.deferred(lambda: st.sampled_from(other_files()))
 _IMAGES = (
-    st.builds(_apply_changes, st.sampled_from(VALID), _CHANGES)
-    | st.builds(_apply_changes, st.sampled_from(VALID), _CHANGES)
-    | st.builds(_apply_damage, st.sampled_from(VALID + CORRUPT), st.lists(_DAMAGE, max_size=2))
-    | st.builds(_apply_damage, st.sampled_from(OTHER_FORMATS), st.lists(_DAMAGE, max_size=4))
+    st.builds(_apply_changes, _VALID, _CHANGES)
+    | st.builds(_apply_changes, _VALID, _CHANGES)
+    | st.builds(_apply_damage, _PNG, st.lists(_DAMAGE, max_size=2))
+    | st.builds(_apply_damage, _OTHER, st.lists(_DAMAGE, max_size=4))
 )
 _FORMS: dict[str, Callable[[bytes], ImageSource]] = {
     "bytes": bytes,
@@ -240,7 +269,7 @@ def record_events() -> Iterator[list[Event]]:
 @pytest.fixture(scope="module", autouse=True)
 def hook() -> Iterator[Counter[str]]:
     """Install the audit hook after all lazy imports, and print the number of inputs at the end."""
-    for data in (*VALID, *OTHER_FORMATS):
+    for data in (*valid_files(), *other_files()):
         decode_png(load_source(data).png)
     sys.addaudithook(_audit)
     counts: Counter[str] = Counter()
@@ -299,7 +328,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
     (root / "sub").mkdir(parents=True)
     (base / "rooted").mkdir()
     for path in ("secret.png", "rooted/secret.png", "root/cat.png", "root/sub/dog.png"):
-        (base / path).write_bytes(VALID[0])
+        (base / path).write_bytes(valid_files()[0])
     (root / "link.png").symlink_to(base / "secret.png")
     (root / "out").symlink_to(base)
     (root / "loop").symlink_to(root / "loop")

@@ -1,9 +1,8 @@
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = ("langchain_image_variation", "pytest_image_variation")
@@ -136,10 +135,19 @@ FILES = sorted((ROOT / OURS[0]).rglob("*.py"))
 TOPS = (ROOT, *(ROOT / name for name in OURS))
 
 
+@cache
+def imports_of(path: Path) -> tuple[list[ast.AST], list[ast.AST]]:
+    """Return the imports at the top of a file, and those anywhere in its code."""
+    tree = ast.parse(path.read_text())
+    kinds = (ast.Import, ast.ImportFrom)
+    top = [node for node in tree.body if isinstance(node, kinds)]
+    return [*top], [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
 def imported_names(path: Path) -> set[str]:
     """Return the full names of the modules that a file imports anywhere in its code."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports_of(path)[1]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -153,7 +161,7 @@ def imported_names(path: Path) -> set[str]:
 def imported_at_the_top(path: Path) -> set[str]:
     """Return the names that a file imports when it is imported itself."""
     names: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in imports_of(path)[0]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -173,22 +181,22 @@ def room_of(name: str) -> str:
     return first if first in ROOMS else "__init__"
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
-def test_imports_point_down(path: Path) -> None:
+def test_imports_point_down() -> None:
     """A module imports its own room, lower rooms and the libraries of its room."""
-    module = module_name(path)
-    room = room_of(module)
-    layer, libraries = ROOMS[room]
-    for name in imported_names(path):
-        package, _, rest = name.partition(".")
-        if package == OURS[0]:
-            other_room = room_of(rest)
-            if room in ("__init__", other_room) or rest in ("", "__version__"):
-                continue
-            assert ROOMS[other_room][0] < layer, f"{module} imports {name}"
-        elif package not in STANDARD:
-            assert package in libraries, f"{module} imports {name}"
-            assert module in FRAMEWORKS.get(package, {module}), f"{module} imports {name}"
+    for path in FILES:
+        module = module_name(path)
+        room = room_of(module)
+        layer, libraries = ROOMS[room]
+        for name in imported_names(path):
+            package, _, rest = name.partition(".")
+            if package == OURS[0]:
+                other_room = room_of(rest)
+                if room in ("__init__", other_room) or rest in ("", "__version__"):
+                    continue
+                assert ROOMS[other_room][0] < layer, f"{module} imports {name}"
+            elif package not in STANDARD:
+                assert package in libraries, f"{module} imports {name}"
+                assert module in FRAMEWORKS.get(package, {module}), f"{module} imports {name}"
 
 
 def test_every_room_has_a_row() -> None:
@@ -247,25 +255,23 @@ def test_nothing_imports_the_pytest_package() -> None:
         assert not {".".join(name.split(".")[:2]) for name in imported_names(path)} & forbidden
 
 
-PLUGIN_FILES = sorted((ROOT / OURS[1]).rglob("*.py"))
-
-
-@pytest.mark.parametrize("path", PLUGIN_FILES, ids=[str(p.relative_to(ROOT)) for p in PLUGIN_FILES])
-def test_imports_of_the_pytest_package_point_down(path: Path) -> None:
+def test_imports_of_the_pytest_package_point_down() -> None:
     """Modules of the pytest package, and of the kit inside it, import only lower layers."""
-    in_the_kit = path.parent.name == "conformance"
-    layer, libraries = (CONFORMANCE if in_the_kit else PLUGIN)[path.stem]
-    for name in imported_names(path):
-        parts = name.split(".")
-        if parts[:2] == [OURS[1], "conformance"] and in_the_kit:
-            others = [part for part in parts[2:3] if part in CONFORMANCE]
-            assert all(CONFORMANCE[other][0] < layer for other in others), f"{path} imports {name}"
-        elif parts[0] == OURS[1]:
-            own_layer = PLUGIN["conformance"][0] if in_the_kit else layer
-            others = [part for part in parts[1:2] if part in PLUGIN]
-            assert all(PLUGIN[other][0] < own_layer for other in others), f"{path} imports {name}"
-        elif parts[0] != OURS[0] and parts[0] not in STANDARD:
-            assert parts[0] in libraries, f"{path} imports {name}"
+    for path in sorted((ROOT / OURS[1]).rglob("*.py")):
+        in_the_kit = path.parent.name == "conformance"
+        layer, libraries = (CONFORMANCE if in_the_kit else PLUGIN)[path.stem]
+        for name in imported_names(path):
+            message = f"{path} imports {name}"
+            parts = name.split(".")
+            if parts[:2] == [OURS[1], "conformance"] and in_the_kit:
+                others = [part for part in parts[2:3] if part in CONFORMANCE]
+                assert all(CONFORMANCE[other][0] < layer for other in others), message
+            elif parts[0] == OURS[1]:
+                own_layer = PLUGIN["conformance"][0] if in_the_kit else layer
+                others = [part for part in parts[1:2] if part in PLUGIN]
+                assert all(PLUGIN[other][0] < own_layer for other in others), message
+            elif parts[0] != OURS[0] and parts[0] not in STANDARD:
+                assert parts[0] in libraries, message
 
 
 def test_the_plugin_loads_nothing_but_pytest() -> None:

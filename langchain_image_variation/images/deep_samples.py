@@ -4,12 +4,20 @@ Pillow has no mode for 16-bit color. It keeps only the high byte of each sample,
 image, loses dark tones before gamma is applied, and makes similar colors transparent.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from langchain_image_variation.images.color import gamma_table
 from langchain_image_variation.images.strips import strip_boxes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["has_deep_samples", "load_deep_samples", "reduce_to_8_bits"]
 
@@ -55,6 +63,16 @@ def has_deep_samples(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or _LOW_BYTES in image.info
 
 
+@lru_cache(maxsize=4)
+def _sample_table(gamma: float | None) -> NDArray[np.uint8]:
+    """Return the 8-bit sample of each 16-bit sample. Making it takes longer than most images."""
+    import numpy as np
+
+    table = np.array(gamma_table(gamma, 65535), np.uint8)
+    table.setflags(write=False)
+    return table
+
+
 def reduce_to_8_bits(
     image: Image.Image, box: tuple[int, int, int, int], gamma: float | None
 ) -> Image.Image:
@@ -75,8 +93,6 @@ def reduce_to_8_bits(
     transparent_color = image.info.get("transparency")
     if not isinstance(transparent_color, int | tuple):
         transparent_color = None
-    color_table = np.array(gamma_table(gamma, 65535), np.uint8)
-    alpha_table = np.array(gamma_table(None, 65535), np.uint8)
     colors = "RGB" if image.mode.startswith("RGB") else "L"
     has_alpha = image.mode.endswith("A")
     mode = colors + "A" * (has_alpha or transparent_color is not None)
@@ -86,9 +102,9 @@ def reduce_to_8_bits(
         if low_bytes is not None:
             samples = samples << np.uint16(8) | np.asarray(low_bytes.crop(part_box), np.uint16)
         samples = samples.reshape(samples.shape[0], samples.shape[1], -1)
-        parts = [color_table[samples[..., : len(colors)]]]
+        parts = [_sample_table(gamma)[samples[..., : len(colors)]]]
         if has_alpha:
-            parts.append(alpha_table[samples[..., len(colors) :]])
+            parts.append(_sample_table(None)[samples[..., len(colors) :]])
         elif transparent_color is not None:
             is_transparent = (samples == transparent_color).all(axis=-1, keepdims=True)
             parts.append(np.where(is_transparent, np.uint8(0), np.uint8(255)))

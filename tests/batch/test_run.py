@@ -352,7 +352,10 @@ BAD = [
     ("photos --output-dir https://a.example", "--output-dir must be a path on this machine or"),
     ("none", "There is no file or folder 'none'; check the path."),
     ("empty", "No images found. Pass image files, or folders that contain images."),
-    ("photos --strength 2 --engine local", "strength must be a number from 0 to 1, got 2.0"),
+    (
+        "photos --strength 2 --engine local --workers 1",
+        "strength must be a number from 0 to 1, got 2.0",
+    ),
     ("", "the following arguments are required: PHOTOS"),
 ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.cli import main
-from tests.cli.program import run
+from tests.cli.program import call, run
 
 COMPLETE = r"""
 eval "$SCRIPT"
@@ -28,9 +28,9 @@ def script() -> str:
     """Return the script for bash."""
     if shutil.which("bash") is None:
         pytest.skip("bash is not installed")
-    completed = run("completion", "bash")
-    assert (completed.returncode, completed.stderr) == (0, b"")
-    return completed.stdout.decode()
+    completed = call("completion", "bash")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    return completed.stdout
 
 
 @pytest.mark.parametrize(

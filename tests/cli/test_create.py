@@ -260,10 +260,10 @@ def test_an_image_can_come_and_go_by_streams() -> None:
     assert (webp.stdout[8:12], webp.stderr) == (b"WEBP", b"")
 
 
-def test_an_image_from_a_stream_has_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_from_a_stream_has_a_name() -> None:
     """The files of an image from standard input are named after it."""
-    completed = run("create", "-", *SMALL, "--no-sheet", "-q", input=jpeg())
-    assert completed.stdout.startswith(b"variations/stdin-")
+    completed = call("create", "-", *SMALL, "--no-sheet", "-q", input=jpeg())
+    assert completed.stdout.startswith("variations/stdin-")
 
 
 @pytest.mark.parametrize(

@@ -69,17 +69,24 @@ def test_response_format_needs_a_response(folder: Path, value: str) -> None:
     assert list(json.loads(printed.stdout)["data"][0]) == [value]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "image: a.png\nn: 2\nsize: 256x256\nmodel: null\n",
-        '{"image": "a.png", "n": 2, "user": "me"}',
-    ],
-)
-def test_a_request_on_standard_input(folder: Path, text: str) -> None:
-    """Without an image, the request is read from standard input, as YAML or JSON."""
-    piped = run("create", "--no-sheet", "--engine", "instant", input=text.encode())
+REQUESTS = {
+    "YAML": "image: a.png\nn: 2\nsize: 256x256\nmodel: null\n",
+    "JSON": '{"image": "a.png", "n": 2, "user": "me"}',
+}
+
+
+@pytest.mark.mostly_slow("YAML")
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_request_in_a_pipe(folder: Path, kind: str) -> None:
+    """Without an image, the program reads the request from a pipe, as YAML or JSON."""
+    text = REQUESTS[kind].encode()
+    piped = run("create", "--no-sheet", "--engine", "instant", input=text)
     assert (piped.returncode, len(piped.stdout.splitlines())) == (0, 2)
+
+
+@pytest.mark.parametrize("text", REQUESTS.values(), ids=REQUESTS)
+def test_a_request_on_standard_input(folder: Path, text: str) -> None:
+    """An option has precedence over the request on standard input."""
     result = create("--no-sheet", "-n", "1", stdin=text)
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
 
@@ -114,6 +121,13 @@ def test_what_is_not_a_request(folder: Path, text: str, message: str) -> None:
     assert os.listdir(folder) == ["a.png"]
 
 
+def test_an_image_leaves_standard_input_alone(folder: Path) -> None:
+    """With an image, a request on standard input does not count."""
+    result = create("a.png", "--no-sheet", stdin="image: a.png\nn: 2\n")
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+
+
+@pytest.mark.slow
 def test_a_loop_keeps_its_standard_input(folder: Path) -> None:
     """With an image, standard input is left alone, so that a shell's loop can read it."""
     loop = "while read name; do " + " ".join(PROGRAM)

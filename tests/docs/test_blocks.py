@@ -3,7 +3,6 @@ import gc
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
@@ -18,6 +17,7 @@ from tests.docs.pages import PAGES, Block, Page, blocks_of, blocks_where, find_p
 from tests.docs.running import check_excuse, run_python
 from tests.docs.shell import Shell
 from tests.extras import skip_without, skip_without_imports
+from tests.server.ports import free_port
 from tests.server.serving import installed_client
 
 SERVED = re.compile(r"(127\.0\.0\.1|localhost):8000")
@@ -32,10 +32,11 @@ def test_every_fence_is_a_block() -> None:
         assert len(re.findall(r"^ *```", page.text, re.MULTILINE)) == 2 * len(page.blocks)
 
 
-@pytest.mark.parametrize("block", blocks_where(lambda block: True))
-def test_a_block_runs_or_gives_a_reason(block: Block) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_block_runs_or_gives_a_reason(page: Page) -> None:
     """A block runs, or the comment right above it gives the reason why not."""
-    check_excuse(block)
+    for block in page.blocks:
+        check_excuse(block)
 
 
 def parse_yaml(text: str) -> None:
@@ -130,6 +131,8 @@ def test_python_blocks_run(
                 sys.modules.pop(module, None)
     names.clear()
     gc.collect()
+    # What is left are the modules that the page imported. The next page need not look at them.
+    gc.freeze()
     if "agent.invoke(" in source or "agent.run(" in source:
         assert len(list(Path("examples/variations").rglob("*.png"))) >= 3
     if "agent.run(" in source:
@@ -200,12 +203,6 @@ def test_commands_run_as_shown(
             assert status == 0, output
             if count := re.search(r"curl [\s\S]*-F n=(\d+)", text):
                 assert output.count('"url": ') == int(count[1])
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def serve_on(port: int, folder: Path) -> None:

@@ -1,6 +1,7 @@
 import base64
 import io
 import random
+from functools import cache
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from langchain_image_variation.mcp.thumbnails import MAX_BASE64, MIN_BASE64, enc
 from pytest_image_variation.samples import jpeg, square_png
 
 
+@cache
 def noise(side: int) -> bytes:
     """Return a PNG that compresses badly."""
     pixels = random.Random(0).randbytes(side * side * 3)

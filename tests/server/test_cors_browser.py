@@ -3,7 +3,6 @@
 No test here is async: the browser's sync API has a loop running in the thread.
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ import pytest
 
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
+from tests.chromium import CHROMIUM
 from tests.server.serving import serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 KEY = "sk-1"
 
 pytestmark = [
@@ -51,16 +50,6 @@ CALL = """async ([url, key, bytes, fields]) => {
     }
 }"""
 """Calls the server, and downloads the first image if there is a URL."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The installed Chromium."""
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
-    ):
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import base64
 import io
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import pytest
 pytest.importorskip("playwright")
 
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -30,25 +29,15 @@ from langchain_image_variation.exceptions import ContentPolicyError
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
 from pytest_image_variation.samples import square_png
+from tests.chromium import CHROMIUM
 from tests.server.serving import serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 KEY = "sk-right"
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The installed Chromium."""
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
-    ):
-        yield browser
 
 
 def photo(folder: Path) -> Path:

@@ -1,23 +1,20 @@
 """A real browser: pages of other sites cannot make a server without a key forward requests."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from tests.chromium import CHROMIUM
 from tests.server.serving import serving
 from tests.server.upstreams import forwarding, forwarding_to_vendor
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,16 +42,6 @@ ATTACK = """
   Promise.allSettled(calls).then(() => setTimeout(() => {{ document.title = "done"; }}, 500));
 </script>
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The installed Chromium."""
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser,
-    ):
-        yield browser
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "models"])

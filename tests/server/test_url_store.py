@@ -168,6 +168,9 @@ def test_answers_made_at_once_become_one(
     assert CountingEngine.calls == 2
 
 
+@pytest.mark.mostly_slow(
+    "memory-changed", "memory-cut off", "memory-empty", "memory-expired", "file-cut off"
+)
 @pytest.mark.parametrize("damage", ["cut off", "changed", "empty", "expired"])
 def test_a_damaged_record_is_replaced(url: str, damage: str, monkeypatch: Any) -> None:
     """A record that is incomplete, changed or expired gives a new answer, which is shared."""

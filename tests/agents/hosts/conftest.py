@@ -1,6 +1,7 @@
 import asyncio
 import contextvars
 import gc
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,8 +17,9 @@ from tests.docs.pages import ROOT
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ignore what hosts leave open, and what they should no longer use."""
+    folder = f"{Path(__file__).parent}{os.sep}"
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if str(item.path).startswith(folder):
             for category in ("ResourceWarning", "DeprecationWarning"):
                 item.add_marker(pytest.mark.filterwarnings(f"ignore::{category}"))
 

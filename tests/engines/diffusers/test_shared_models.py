@@ -16,6 +16,13 @@ from langchain_image_variation.engines.diffusers.shared_models import SharedMode
 from langchain_image_variation.exceptions import EngineError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_garbage_collections() -> None:
+    """Leave what other tests made out of the many garbage collections here."""
+    gc.collect()
+    gc.freeze()
+
+
 class FakeModel:
     """A model without weights."""
 

@@ -93,6 +93,7 @@ def test_a_stopped_batch_pays_for_the_rest_only(fal: FakeFal, photos: Path) -> N
     assert len(fal.paths("POST")) - len(fal.cancelled) == 6
 
 
+@pytest.mark.mostly_slow("create")
 @pytest.mark.parametrize("command", ["batch", "create"])
 def test_nothing_makes_up_costly_seeds(recraft: FakeRecraft, photos: Path, command: str) -> None:
     """Without --seed, six images of a photo are one call to Recraft, although a seed allows one."""

@@ -445,7 +445,7 @@ os.waitpid(child, 0)
 """
 
 
-@pytest.mark.mostly_slow("call-1")
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 @pytest.mark.parametrize(("action", "opened"), [("call", 1), ("close", 0)])
 def test_a_fork_opens_one_client_if_any(replicate: FakeReplicate, action: str, opened: int) -> None:
