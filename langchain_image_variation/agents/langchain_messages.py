@@ -100,7 +100,7 @@ def _find_messages(runtime: Any) -> list[BaseMessage]:
 
 
 def _call_messages(runtime: Any) -> tuple[str | None, list[Any]]:
-    """Return the list of messages that asks for the call, or else the first one, with its key."""
+    """Return the list of messages that contains the call, or else the first list, and its key."""
     lists = list(_message_lists(runtime.state))
     for key, items in lists:
         messages = (item for item in reversed(items) if isinstance(item, AIMessage))

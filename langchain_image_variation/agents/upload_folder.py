@@ -73,7 +73,7 @@ class UploadFolder(Uploads):
         try:
             file = self._image_folder.open((self._relative_folder / file_name).as_posix())
         except SourceError:
-            # It is not the file that was written, but a link.
+            # A link is not the file that was written.
             return None
         if file is None:
             return None
@@ -99,7 +99,7 @@ class UploadFolder(Uploads):
             (self._folder / file_name).unlink()
 
     def _set_newest(self, file_name: str) -> None:
-        # If the clock was set back, the others must not count as newer.
+        # If the clock was set back, other uploads must not count as newer.
         now = max(time.time_ns(), int(self._newest_time * 1e9) + 10_000)
         self._newest_time = now / 1e9
         with contextlib.suppress(OSError):
