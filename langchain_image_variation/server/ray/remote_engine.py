@@ -43,8 +43,8 @@ __all__ = ["CHECK_SECONDS", "MAX_CALLS", "RemoteEngine", "Replicas"]
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 
 MAX_CALLS = 2
-"""How many replicas may die during one request before it fails. The request itself may cause
-this."""
+"""How many replicas may die during one request before it fails. The request itself may be what
+kills them."""
 CHECK_SECONDS = 1.0
 """Seconds between checks that the application still exists, while a request waits for a replica."""
 
