@@ -190,7 +190,7 @@ async def _call_in_thread(
 
 
 def _foreign_error(engine: object, error: BaseException) -> EngineError:
-    """Return the error for one from outside the tree: with its place, but without its text."""
+    """Return an error for one from outside the tree. It names the place, but not the text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.
     # The author of the engine may not know that an error can happen, such as one of a network.

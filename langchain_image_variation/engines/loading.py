@@ -159,8 +159,8 @@ def load_engine_class(name: str) -> type[Any]:
     """
     if not isinstance(name, str):
         raise InvalidRequestError(
-            f"load_engine needs the name of an engine, got {excerpt(name)}. Pass an engine of your "
-            "own without load_engine.",
+            f"load_engine needs the name of an engine, got {excerpt(name)}. Use your own engine "
+            "directly, without load_engine.",
             param="engine",
         )
     point = _entry_point(name)

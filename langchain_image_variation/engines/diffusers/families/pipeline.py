@@ -93,7 +93,7 @@ def _model_classes(folder: Path) -> dict[str, Any]:
         elif library == "diffusers":
             module = diffusers
         else:
-            # Some pipelines bring models of their own along.
+            # Some pipelines come with their own models.
             module = getattr(diffusers.pipelines, str(library), None)
         found = getattr(module, str(class_name), None)
         if isinstance(found, type) and issubclass(found, torch.nn.Module):
