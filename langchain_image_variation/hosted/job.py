@@ -19,7 +19,7 @@ __all__ = ["Job"]
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # Seconds between two polls.
 _DELAY_GROWTH = 1.5
 _CANCEL_SHARE = 0.1
-"""At most this part of a call's time is reserved for cancelling its job."""
+"""The largest share of a call's time that is reserved for cancelling its job."""
 
 
 class Job(ABC):

@@ -61,7 +61,7 @@ MAX_CONCURRENT_CALLS = 4
 """How many calls of one request run at the same time. The services limit requests per second."""
 
 CANCEL_SECONDS = 5.0
-"""How long a call that was given up may take to cancel its job, in seconds."""
+"""How many seconds an abandoned call may take to cancel its job."""
 
 STOP_SECONDS = 12.0
 """How long an interrupted request waits for its calls, in seconds. Replicate may take five seconds
@@ -308,7 +308,7 @@ class Service:
         return answer
 
     def _cancel(self, call: Call, budget: Budget) -> None:
-        """Cancel the job of a call that was given up, because nobody will get its images."""
+        """Cancel the job of an abandoned call, because nobody will get its images."""
         deadline = min(budget.deadline, time.monotonic() + CANCEL_SECONDS)
         flow = call.cancel_flow(replace(budget, deadline=deadline))
         if flow is not None:
@@ -317,7 +317,7 @@ class Service:
                 self.session.run(flow, cancellation())
 
     def _images(self, call: Call, outcome: Outcome) -> list[Image]:
-        """Return the images of a call: those that it made, and one that fails for each other."""
+        """Return the images of a call, with one that raises the error for each missing image."""
         if isinstance(outcome, ImageVariationError):
             return _failed_images(call.n, outcome)
         if isinstance(outcome, Exception):
@@ -344,7 +344,7 @@ class Service:
 
 
 class ServiceEngine:
-    """What the engines of all services have. Each one defines its own `create_variation`."""
+    """The base class of the engines for services. Each defines its own `create_variation`."""
 
     variation_kind = "new images of the same subject"
     """What the variations are, for a model that reads the results."""
