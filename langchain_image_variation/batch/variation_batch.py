@@ -200,11 +200,11 @@ class VariationBatch:
         rows: list[OutputRow] = []
         columns = read_columns(batch)
         for values in zip(*columns.values(), strict=True):
-            rows += self.rows(dict(zip(columns, values, strict=True)))
+            rows += self.make_rows(dict(zip(columns, values, strict=True)))
         names = (*COLUMNS, *(["position"] if "position" in columns else []))
         return {name: [row[name] for row in rows] for name in names}
 
-    def rows(self, source: SourceRow) -> list[OutputRow]:
+    def make_rows(self, source: SourceRow) -> list[OutputRow]:
         """Make the missing variations of one source.
 
         Args:
@@ -224,7 +224,7 @@ class VariationBatch:
                 step = flow.send(response)
         return step
 
-    async def rows_async(self, source: SourceRow) -> list[OutputRow]:
+    async def make_rows_async(self, source: SourceRow) -> list[OutputRow]:
         """Make the missing variations of one source without blocking the event loop.
 
         Raises:

@@ -517,7 +517,7 @@ def test_gallery_survives_missing_sources(photos: Path) -> None:
 
 @pytest.mark.parametrize("gpus", ["1", "-1", "nan"])
 def test_gpus_need_a_cluster(gpus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --ray, the message names --gpus."""
+    """`--gpus` without `--ray` is refused, and the message names the option."""
     assert run_hosted("photos", "--gpus", gpus) == 2
     assert "--gpus" in capsys.readouterr().err
     assert not output_images()

@@ -48,8 +48,8 @@ class WorkerProcesses:
         count: The number of processes.
         lock: The file descriptor of the output folder's lock, which the processes hold while they
             live.
-        devices: The devices of an engine that computes on one, for one process after the other. If
-            there are more processes, some share a device. None lets the engine choose.
+        devices: The devices to assign to the processes in turn, for an engine that computes on one.
+            If there are more processes, some share a device. None lets the engine choose.
     """
 
     def __init__(
