@@ -116,7 +116,7 @@ class View(Session):
     ) -> None:
         answer = Answer() if match is None else match.answer
         if answer.source == "table":
-            await _from_table(answer)(scope, receive, send)
+            await _table_response(answer)(scope, receive, send)
             return
         app = self._apps[answer.source]
         if answer.error is not None and answer.error.code == "invalid_api_key":
@@ -162,7 +162,7 @@ def _forbidden() -> Response:
     return Response(body, error.status_code, media_type="application/json")
 
 
-def _from_table(answer: Answer) -> Response:
+def _table_response(answer: Answer) -> Response:
     headers = dict(answer.headers)
     if answer.error is not None:
         headers["x-request-id"] = f"req_{secrets.token_hex(16)}"

@@ -15,10 +15,10 @@ _MakeRequest = Callable[[ServerProbe], ProbeRequest]
 
 
 def require_service(probe: ServerProbe) -> None:
-    """Leave a check if the server refuses even the simplest request.
+    """Skip a check if the server refuses even the simplest request.
 
     Raises:
-        SkipCheck: If it does.
+        SkipCheck: If the server refuses that request.
     """
     if not probe.serves_images:
         skip("A plain request gets no images; see answer-status and answer-data.")

@@ -56,7 +56,7 @@ class ServerProbe:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether the server answers at all."""
+        """Whether the server responds at all."""
         try:
             self.variation()
         except Violation:
