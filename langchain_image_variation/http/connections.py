@@ -186,14 +186,14 @@ class _Backend(httpcore.AsyncNetworkBackend):
         raise failure
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep."""
+        """Wait between two attempts to connect."""
         await self._backend.sleep(seconds)
 
     async def _resolve(self, host: str, port: int, timeout: float | None) -> list[str]:
         try:
             return [str(ip_address(host))]
         except ValueError:
-            pass  # It is a name.
+            pass  # The host is a name, which must be resolved.
         try:
             with anyio.fail_after(timeout):
                 infos = await anyio.to_thread.run_sync(

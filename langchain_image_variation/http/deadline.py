@@ -237,7 +237,7 @@ def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
     try:
         return [str(ip_address(host))]
     except ValueError:
-        pass  # It is a name.
+        pass  # The host is a name, which must be resolved.
     try:
         infos = call_with_timeout(
             lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), seconds

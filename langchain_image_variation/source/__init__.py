@@ -74,7 +74,7 @@ def check_fit(fit: object) -> None:
     """Check that a value is one of `Fit`.
 
     Raises:
-        SourceError: If it is not.
+        SourceError: If it is something else.
     """
     if fit not in get_args(Fit):
         *others, last = map(repr, get_args(Fit))
@@ -87,7 +87,7 @@ def check_url_policy(urls: object) -> None:
     """Check that a policy for sources lists the hosts that it allows. None allows no URL.
 
     Raises:
-        InvalidRequestError: If it does not.
+        InvalidRequestError: If it is something else, or lists no hosts.
     """
     # Importing URLPolicy here would make httpx part of every program.
     if urls is not None and getattr(urls, "hosts", None) is None:
