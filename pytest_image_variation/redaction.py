@@ -147,7 +147,7 @@ class Redaction:
         return {**response, "headers": headers, "body": body}
 
     def redact_text(self, text: str) -> str:
-        """Replace every secret in a text."""
+        """Return a text with every secret replaced by `REDACTED`."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, REDACTED)
         text = _USER_INFO.sub(r"\1", text)

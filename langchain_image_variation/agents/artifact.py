@@ -50,6 +50,9 @@ def open_result(settings: ToolSettings, artifact: object, index: int) -> io.Byte
         artifact: The artifact, perhaps from a client that forged it.
         index: The position of the image in the artifact's list `images`.
 
+    Returns:
+        The PNG file, in memory.
+
     Raises:
         InvalidRequestError: If it is not an artifact of the tool, or has no image at this position.
         OutputError: If the file was deleted or changed, or cannot be read.

@@ -102,6 +102,9 @@ def call_tool(
         fields: Additional fields of the request: `model`, `response_format`, `user`.
         listener: Called after each finished image, from any thread.
 
+    Returns:
+        The text for the model, the artifact, and the images for the message.
+
     Raises:
         ToolCallError: If the model made a mistake. The message says what it can do, and which
             images it may use.

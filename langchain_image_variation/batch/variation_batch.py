@@ -210,6 +210,10 @@ class VariationBatch:
         Args:
             source: Its row, with the columns of a batch.
 
+        Returns:
+            One row per image in order, and a row with the error if the source failed. See
+            `__call__` for the columns.
+
         Raises:
             ImageVariationError: See `__call__`.
         """
@@ -225,7 +229,7 @@ class VariationBatch:
         return step
 
     async def make_rows_async(self, source: SourceRow) -> list[OutputRow]:
-        """Make the missing variations of one source without blocking the event loop.
+        """Do what `make_rows` does, without blocking the event loop.
 
         Raises:
             ImageVariationError: See `__call__`.

@@ -46,6 +46,10 @@ def call_engine(
             one has all images finished, whether or not the engine reports anything. An error that
             it raises ends the call and is passed on.
 
+    Returns:
+        The engine's answer. If only some of its images are wrong, reading one of those raises an
+        error. The images of a hosted engine are not checked.
+
     Raises:
         InvalidRequestError: If `engine` is not an engine, or `request` is not a request.
         ImageVariationError: If the engine fails. An error from outside the tree becomes an

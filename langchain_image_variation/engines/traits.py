@@ -99,7 +99,7 @@ class PendingDownload(Protocol):
         ...
 
     def run(self, listener: Callable[[int, int], object]) -> object:
-        """Download it.
+        """Download what is missing.
 
         Args:
             listener: Called with the bytes that are here, and with those of the whole.

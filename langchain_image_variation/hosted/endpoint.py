@@ -96,7 +96,9 @@ class Endpoint:
         address_hint: str = "It usually ends in /v1.",
         honors_idempotency_key: bool = True,
     ) -> "Endpoint":
-        """Check all settings except the headers and the query, which the caller has checked.
+        """Return an endpoint with these settings, after checking them.
+
+        The caller has already checked the headers and the query.
 
         The environment fills in an organization or project that is None.
 

@@ -41,7 +41,7 @@ def read_bearer_token(headers: Headers) -> str | None:
 
 
 def is_same_token(token: str, expected: str) -> bool:
-    """Compare a token from `read_bearer_token` with the expected one, in constant time."""
+    """Return whether a token from `read_bearer_token` is the expected one, in constant time."""
     # Headers are latin-1 (RFC 9110, section 5.5), and `compare_digest` needs bytes.
     return hmac.compare_digest(token.encode("latin-1"), expected.encode())
 

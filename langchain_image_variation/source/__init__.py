@@ -129,6 +129,9 @@ def load_source(
             not fetched.
         name: The name of the image. By default, the name of its file.
 
+    Returns:
+        The image as a `SquarePNG`, with its name and a note about what was changed.
+
     Raises:
         SourceError: If the source does not exist, cannot be read, is too large, is a URL that is
             not allowed or cannot be fetched, or is not an image in a supported format. The message
@@ -157,7 +160,7 @@ def load_source(
 
 
 def open_source(data: bytes) -> Image.Image:
-    """Open the image in a file of any supported format, of any shape. It may be decoded already.
+    """Return the image in a file of any supported format and shape. It may be decoded already.
 
     Raises:
         SourceError: If the file is not an image in a supported format.

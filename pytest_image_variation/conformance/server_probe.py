@@ -113,7 +113,7 @@ class ServerProbe:
         return ProbeRequest(parts=(*parts, *([File(image)] if image else [])))
 
     def variation(self, *, image: str | None = "rgb.png", **fields: str | None) -> ProbeResponse:
-        """Send `legal_request` with these arguments.
+        """Return the response to `legal_request` with these arguments.
 
         Raises:
             Violation: If there is no response.
