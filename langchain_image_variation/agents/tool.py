@@ -233,7 +233,7 @@ class ImageVariationTool(BaseTool, ToolSettings):
         if _is_generated(self.args_schema):
             self.args_schema = expose_arguments(ImageVariationInput, frozenset(self.expose))
 
-    def open_result(self, artifact: Any, index: int) -> io.BytesIO:
+    def open_result(self, artifact: object, index: int) -> io.BytesIO:
         """Open the image file of a result, for example to show it in a user interface.
 
         The tool reads nothing that a call could not read, even if a client forged the artifact: the

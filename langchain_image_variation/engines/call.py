@@ -7,7 +7,7 @@ import threading
 from contextvars import copy_context
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
@@ -26,6 +26,7 @@ from langchain_image_variation.exceptions import EngineError, ImageVariationErro
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Awaitable
     from concurrent.futures import Executor
 
 __all__ = ["call_engine", "call_engine_async"]
@@ -205,7 +206,7 @@ def _foreign_error(engine: object, error: BaseException) -> EngineError:
     )
 
 
-def _run_in_background(answer: Any) -> ImagesResponse:
+def _run_in_background(answer: Awaitable[ImagesResponse]) -> ImagesResponse:
     """Wait for an async engine from a thread that has no loop, or whose loop must not block."""
     import asyncio
 
@@ -220,9 +221,9 @@ def _run_in_background(answer: Any) -> ImagesResponse:
     return outcome
 
 
-async def _outcome(answer: Any) -> ImagesResponse | BaseException:
+async def _outcome(answer: Awaitable[ImagesResponse]) -> ImagesResponse | BaseException:
     try:
-        return cast(ImagesResponse, await answer)
+        return await answer
     except (KeyboardInterrupt, SystemExit) as error:
         # Raised here, they would end the loop that later calls need.
         return error

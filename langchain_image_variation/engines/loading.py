@@ -166,7 +166,7 @@ def load_engine_class(name: str) -> type[Any]:
     point = _entry_point(name)
     with _translate_errors(f"The engine {name!r} cannot be imported"):
         try:
-            engine_class = cast("type[Any]", point.load())
+            engine_class: object = point.load()
         except ImportError as error:
             raise _missing_extra_error(point, error) from error
     if not isinstance(engine_class, type):

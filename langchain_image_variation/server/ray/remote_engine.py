@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import wraps
 from typing import Any
@@ -107,7 +107,7 @@ class Replicas:
         assert outcome is not None
         return outcome
 
-    async def _wait_for_start(self, reports: Any) -> None:
+    async def _wait_for_start(self, reports: AsyncIterator[object]) -> None:
         """Wait for the first report.
 
         While Serve removes an application, requests that no replica has started would wait until
