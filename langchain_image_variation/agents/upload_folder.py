@@ -66,7 +66,10 @@ class UploadFolder(Uploads):
         except FileNotFoundError:
             return []
         except OSError:
-            raise OutputError("The uploads of this conversation cannot be listed.") from None
+            raise OutputError(
+                "The uploads of this conversation cannot be listed.",
+                hint="Check the permissions of output_dir.",
+            ) from None
         return uploads
 
     def _read(self, file_name: str) -> bytes | None:

@@ -181,7 +181,9 @@ class Idempotency:
 
 
 def _conflict_error() -> ConflictError:
-    return ConflictError("This Idempotency-Key was used for a different request.")
+    return ConflictError(
+        "This Idempotency-Key was used for a different request. Send this one with a new key."
+    )
 
 
 def _digest(form: VariationForm) -> str:

@@ -77,7 +77,7 @@ SOURCES: dict[str, tuple[Any, dict[str, Any], str, str | None]] = {
         _link("https://example.org/a.png"),
         {"urls": URLPolicy(hosts=["example.com"])},
         "The host 'example.org' is not allowed. Ask the user to upload the image itself.",
-        "Allow it if you trust it.",
+        "If you trust it, add it to URLPolicy(hosts=[...]).",
     ),
     "no host": (
         _link("https://example.com/a.png"),

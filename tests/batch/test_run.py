@@ -307,7 +307,7 @@ def test_workers_that_cannot_start_end_the_run(
     assert run("photos") == 1
     assert capsys.readouterr().err == (
         "image-variation: The worker processes cannot be started. The last one ended early (exit "
-        "code 1).\n"
+        "code 1). Use fewer workers, or check that this Python can import the package.\n"
     )
 
 

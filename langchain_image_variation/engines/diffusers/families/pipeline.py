@@ -203,7 +203,7 @@ def _to_image(samples: "NDArray[np.float32]") -> Image.Image:
 
     if not np.isfinite(samples).all() or not samples.any():
         raise EngineError(
-            "The model drew no image: its numbers are too large for its type of numbers.",
+            "The model drew no image, because its numbers exceed the range of their type.",
             hint="Pass dtype='float32', or 'bfloat16' on a recent GPU.",
         )
     return Image.fromarray((samples * 255).round().astype(np.uint8))
