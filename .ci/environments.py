@@ -48,7 +48,7 @@ def run(
         cwd: The folder to run in, by default the root of the copy.
 
     Raises:
-        CalledProcessError: The command failed.
+        CalledProcessError: If the command fails.
     """
     words = [str(word) for word in command]
     settings_shown = [f"{name}={value}" for name, value in (settings or {}).items()]
@@ -95,8 +95,8 @@ def run_every_test(
         settings: Environment variables.
 
     Raises:
-        AssertionError: Tests were skipped.
-        CalledProcessError: A test failed, or there are no tests.
+        AssertionError: If tests were skipped.
+        CalledProcessError: If a test failed, or if there are no tests.
     """
     output = run(python, "-m", "pytest", "--quiet", "--all", *arguments, settings=settings)
     skipped = _count_outcomes(output)["skipped"]
@@ -195,7 +195,7 @@ def check_printed(output: str, expected: list[str]) -> None:
     """Compare the last lines of a command's output with those in the README.
 
     Raises:
-        AssertionError: They differ.
+        AssertionError: If they differ.
     """
     printed = output.splitlines()[-len(expected) :]
     assert printed == expected, f"It printed {printed}, and the README shows {expected}."
@@ -209,7 +209,7 @@ def interpreters() -> dict[tuple[int, int], str]:
     removed programs, so each one is asked for its version.
 
     Raises:
-        CalledProcessError: uv failed.
+        CalledProcessError: If uv fails.
     """
     command = [str(uv()), "python", "list", "--only-installed", "--no-python-downloads"]
     listed = subprocess.run(

@@ -34,7 +34,7 @@ def page_with_table(page: str) -> str:
     """Return the text of the page with the current table.
 
     Raises:
-        ValueError: The page does not mark the start and the end of the table.
+        ValueError: If the page does not mark the start and the end of the table.
     """
     before, start, rest = page.partition(START)
     _, end, after = rest.partition(END)

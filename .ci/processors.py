@@ -56,9 +56,9 @@ def check_engine(python: Path) -> None:
     run again only with the last kernel, which has the fewest features.
 
     Raises:
-        AssertionError: OpenBLAS used another kernel, or the README's first command printed other
+        AssertionError: If OpenBLAS used another kernel, or the README's first command printed other
             file names than the README shows.
-        CalledProcessError: A test failed, or a pixel differs.
+        CalledProcessError: If a test failed, or a pixel differs.
     """
     every = kernels()
     for kernel in every:

@@ -74,7 +74,7 @@ def check_site(site: Path) -> None:
     """Check that the site was built and loads nothing from other hosts.
 
     Raises:
-        AssertionError: It has few pages, or one of them loads something from another host.
+        AssertionError: If it has few pages, or if a page loads something from another host.
     """
     pages = list(site.rglob("index.html"))
     assert len(pages) > 20, f"The site has {len(pages)} pages."

@@ -157,7 +157,7 @@ def _match_and_vote(image: Floats, keys_of: Floats, values_of: Floats, alpha: fl
 
 
 def _distances(queries: Floats, keys: Floats, lengths: Floats) -> Floats:
-    """Mean squared differences between all queries and all keys."""
+    """Return the mean squared differences between all queries and all keys."""
     products = queries @ keys.T
     products *= -2
     products += lengths
@@ -182,7 +182,7 @@ def _resize(image: Floats, side: int) -> Floats:
 
 
 def _work(side: int, factor: float = 0.75, coarsest: int = 14) -> float:
-    """Distances that exact GPNN computes in one round of all levels."""
+    """Return how many distances exact GPNN computes in one round of all levels."""
     total = 0.0
     while side >= coarsest:
         total += float(side - 6) ** 4

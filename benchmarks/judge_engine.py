@@ -1,4 +1,4 @@
-"""Lets you judge what the local engine makes of photos of your own, and prints the shares.
+"""Lets you judge variations of your photos by the local engine, and prints the shares.
 
     python benchmarks/judge_engine.py sheets FOLDER PHOTO PHOTO ... --judge ann --judge bob
     python benchmarks/judge_engine.py results FOLDER

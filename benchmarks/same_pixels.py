@@ -94,7 +94,7 @@ def rows(cases: Sequence[Case], threads: int | None = None) -> Iterator[str]:
 
 
 def _source(name: str) -> SquarePNG:
-    """Return a photo, and images computed_rows by integer arithmetic, which is exact everywhere."""
+    """Return a photo, or an image computed by integer arithmetic, which is exact everywhere."""
     y, x = np.mgrid[:256, :256]
     if name == "photo":
         return SquarePNG((ROOT / "examples" / "astronaut.png").read_bytes())

@@ -34,7 +34,7 @@ FILES = b"/v1/files"
 
 
 async def serve_upstream() -> None:
-    """Be the upstream: stream events for a chat, and send or take the bytes of a file."""
+    """Act as the upstream: stream events for a chat, and send or take the bytes of a file."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):

@@ -152,7 +152,7 @@ class ContentPolicyError(InvalidRequestError):
 
 
 class BillingLimitError(InvalidRequestError):
-    """Raised if the account has reached its hard budget limit; the vendor answers 400, not 429."""
+    """Raised if a limit on costs is reached: the account's budget, or `max_billed_calls`."""
 
     default_code = "billing_hard_limit_reached"
 
@@ -309,7 +309,7 @@ class ExpiredURLError(DownloadError):
 
 
 class ServiceUnavailableError(ImageVariationError):
-    """Raised if the engine is still starting, is shutting down, or has no room for images."""
+    """Raised if the server is shutting down or out of room, or the engine is not ready."""
 
     default_status_code = 503
 

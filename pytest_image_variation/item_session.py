@@ -111,7 +111,7 @@ def check_scenarios(item: pytest.Item) -> Iterator[None]:
 
 
 def _expect(session: Any, name: str) -> str:
-    """Expect a scenario, and return the error in its name, or an empty string."""
+    """Expect a scenario. Return what is wrong with its name, or an empty string."""
     try:
         session.scenario(name)
     except ValueError as error:

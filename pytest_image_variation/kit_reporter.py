@@ -1,4 +1,4 @@
-"""The conformance kit in a run of pytest: which rules its tests check, and how these turned out.
+"""Reports the conformance kit's results in a run of pytest: which rules passed, and which failed.
 
 Importing this module imports only pytest and the standard library.
 """

@@ -86,8 +86,8 @@ def record(session: LiveSession, path: Path | None, *, keep: Callable[[], bool])
     with _RecordingCassette.use(
         path=str(path),
         record_mode=RecordMode.ALL,
-        before_record_request=redaction.request,
-        before_record_response=redaction.response,
+        before_record_request=redaction.redact_request,
+        before_record_response=redaction.redact_response,
     ) as cassette:
         cassette.session = session
         cassette.keep = lambda: path is not None and keep()

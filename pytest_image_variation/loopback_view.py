@@ -99,7 +99,7 @@ class View(Session):
     ) -> None:
         answer = Answer() if match is None else match.answer
         if answer.source == "table":
-            await _from_table(answer)(scope, receive, send)
+            await _table_response(answer)(scope, receive, send)
             return
         app = self._apps[answer.source]
         if answer.error is not None and answer.error.code == "invalid_api_key":
@@ -137,7 +137,7 @@ def refuse_unexpected(error: UnexpectedRequest) -> Response:
     return Response(error.to_json(), 400, media_type="application/json")
 
 
-def _from_table(answer: Answer) -> Response:
+def _table_response(answer: Answer) -> Response:
     headers = dict(answer.headers)
     if answer.error is not None:
         headers["x-request-id"] = f"req_{secrets.token_hex(16)}"

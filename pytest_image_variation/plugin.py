@@ -191,7 +191,7 @@ def image_variation_async_client(
 def image_variation_tool(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[ImageVariationTool]:
-    """An `ImageVariationTool` for the same; its folder contains `square.png`."""
+    """An `ImageVariationTool` for the test's cassettes or server. `root_dir` has a `square.png`."""
     from langchain_image_variation import ImageVariationClient, ImageVariationTool
 
     # Not the fixture square_png, which the suite may override.

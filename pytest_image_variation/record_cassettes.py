@@ -104,8 +104,8 @@ def _record_scenario(scenario: Scenario, view: View, client: httpx.Client) -> st
     persister = _TextPersister()
     recorder = vcr.VCR(
         record_mode="all",
-        before_record_request=normalizer.request,
-        before_record_response=normalizer.response,
+        before_record_request=normalizer.normalize_request,
+        before_record_response=normalizer.normalize_response,
     )
     recorder.register_persister(persister)
     request = _request(scenario, view)
@@ -186,14 +186,14 @@ class _Normalizer:
         self._images: list[str] = []
         self._request_id = f"req_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
-    def request(self, request: Any) -> Any:
+    def normalize_request(self, request: Any) -> Any:
         body = request.body or b""
         headers = {"Content-Type": request.headers["content-type"]} if body else {}
         if len(body) > _LARGEST_BODY:
             body, headers = b"", {}
-        return Request(request.method, self._text(request.uri), body, headers)
+        return Request(request.method, self._normalize_text(request.uri), body, headers)
 
-    def response(self, response: dict[str, Any]) -> dict[str, Any]:
+    def normalize_response(self, response: dict[str, Any]) -> dict[str, Any]:
         headers = {
             name.title(): values
             for name, values in sorted(response["headers"].items())
@@ -203,16 +203,16 @@ class _Normalizer:
             headers["X-Request-Id"] = [self._request_id]
         body = response["body"]["string"]
         if not body.startswith(b"\x89PNG"):
-            body = self._text(body.decode()).encode()
+            body = self._normalize_text(body.decode()).encode()
         status = {"code": response["status"]["code"], "message": response["status"]["message"]}
         return {"status": status, "headers": headers, "body": {"string": body}}
 
-    def _text(self, text: str) -> str:
+    def _normalize_text(self, text: str) -> str:
         text = text.replace(self._root, _HOST)
         text = re.sub(r'"created": [0-9]+', f'"created": {CREATED}', text)
-        return _ADDRESS.sub(self._address, text)
+        return _ADDRESS.sub(self._normalize_address, text)
 
-    def _address(self, match: re.Match[str]) -> str:
+    def _normalize_address(self, match: re.Match[str]) -> str:
         if match[1] not in self._images:
             self._images.append(match[1])
         number = self._images.index(match[1]) + 1

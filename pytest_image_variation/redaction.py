@@ -93,7 +93,7 @@ class Redaction:
         for secret in secrets:
             self._remember(secret)
 
-    def request(self, request: Any) -> Any:
+    def redact_request(self, request: Any) -> Any:
         """Return a copy of a vcrpy request without secrets in its address, headers and body.
 
         Use it as `before_record_request`. The request that is sent does not change.
@@ -116,90 +116,92 @@ class Redaction:
             )
         kind = headers_of(request).get("content-type", "")
         original = form or Form.parse(kind, body_of(request))
-        redacted = replace(original, parts=tuple(map(self._part, original.parts)))
+        redacted = replace(original, parts=tuple(map(self._redact_part, original.parts)))
         if form is not None or redacted != original:
             headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
             body: Any = redacted.encode(_BOUNDARY)
         elif original.parts:
             body = body_of(request)
         else:
-            body = self._body(request, kind)
-        return type(request)(request.method, self._address(request.uri), body, headers)
+            body = self._redact_body(request, kind)
+        return type(request)(request.method, self._redact_address(request.uri), body, headers)
 
-    def response(self, response: dict[str, Any]) -> dict[str, Any]:
+    def redact_response(self, response: dict[str, Any]) -> dict[str, Any]:
         """Return a copy of a vcrpy response without secrets in its headers and text.
 
         Use it as `before_record_response`. Images do not change.
         """
         headers = {
-            name: [self.text(v) for v in value] if isinstance(value, list) else self.text(value)
+            name: [self.redact_text(v) for v in value]
+            if isinstance(value, list)
+            else self.redact_text(value)
             for name, value in response["headers"].items()
             if name.lower() in _RESPONSE_HEADERS or name.lower().startswith(_RATE_LIMIT_PREFIX)
         }
         body = dict(response["body"])
         content = body.get("string")
         if isinstance(content, str):
-            body["string"] = self.text(content)
+            body["string"] = self.redact_text(content)
         elif isinstance(content, bytes) and not content.startswith(_IMAGE_SIGNATURES):
-            body["string"] = self._bytes(content)
+            body["string"] = self._redact_bytes(content)
         return {**response, "headers": headers, "body": body}
 
-    def text(self, text: str) -> str:
-        """Replace every secret in a text."""
+    def redact_text(self, text: str) -> str:
+        """Return a text with every secret replaced by `REDACTED`."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, REDACTED)
         text = _USER_INFO.sub(r"\1", text)
-        text = _QUERY_VALUE.sub(_query_value, text)
+        text = _QUERY_VALUE.sub(_redact_query_value, text)
         text = _JSON_FIELD.sub(rf'\g<1>{REDACTED}"', text)
         text = _BEARER.sub(rf"\g<1>{REDACTED}", text)
         return _IDS.sub(lambda match: next(filter(None, match.groups())) + REDACTED, text)
 
-    def _body(self, request: Any, kind: str) -> Any:
+    def _redact_body(self, request: Any, kind: str) -> Any:
         """Redact a body that is not a multipart form."""
         if isinstance(request.body, dict | list | tuple):
             # aiohttp takes JSON and form fields as Python objects.
-            return self._values(request.body)
+            return self._redact_values(request.body)
         body = body_of(request)
         if kind.lower().startswith("application/x-www-form-urlencoded"):
             return self._redact_urlencoded(body)
         if not body:
             return request.body
-        return body if body.startswith(_IMAGE_SIGNATURES) else self._bytes(body)
+        return body if body.startswith(_IMAGE_SIGNATURES) else self._redact_bytes(body)
 
-    def _values(self, value: Any) -> Any:
+    def _redact_values(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: self._field(name, each) for name, each in value.items()}
+            return {name: self._redact_field(name, each) for name, each in value.items()}
         if isinstance(value, tuple) and len(value) == 2:
-            return value[0], self._field(*value)
+            return value[0], self._redact_field(*value)
         if isinstance(value, list | tuple):
-            return [self._values(each) for each in value]
-        return self.text(value) if isinstance(value, str) else value
+            return [self._redact_values(each) for each in value]
+        return self.redact_text(value) if isinstance(value, str) else value
 
-    def _field(self, name: object, value: Any) -> Any:
+    def _redact_field(self, name: object, value: Any) -> Any:
         if isinstance(value, str) and value and _FIELD.fullmatch(str(name)):
             return REDACTED
-        return self._values(value)
+        return self._redact_values(value)
 
-    def _bytes(self, content: bytes) -> bytes:
-        return self.text(content.decode("utf-8", "surrogateescape")).encode(
+    def _redact_bytes(self, content: bytes) -> bytes:
+        return self.redact_text(content.decode("utf-8", "surrogateescape")).encode(
             "utf-8", "surrogateescape"
         )
 
-    def _address(self, uri: str) -> str:
+    def _redact_address(self, uri: str) -> str:
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]
-        return self.text(urlunsplit(parts._replace(netloc=host)))
+        return self.redact_text(urlunsplit(parts._replace(netloc=host)))
 
-    def _part(self, part: Part) -> Part:
+    def _redact_part(self, part: Part) -> Part:
         if part.is_file:
             return part
         secret = _FIELD.fullmatch(part.name) and part.content
-        content = REDACTED.encode() if secret else self._bytes(part.content)
+        content = REDACTED.encode() if secret else self._redact_bytes(part.content)
         return Part(part.name, content, None, part.content_type)
 
     def _redact_urlencoded(self, body: bytes) -> bytes:
         pairs = parse_qsl(body.decode("utf-8", "surrogateescape"), keep_blank_values=True)
-        redacted = [(name, self._field(name, value)) for name, value in pairs]
+        redacted = [(name, self._redact_field(name, value)) for name, value in pairs]
         # A body without secrets keeps its exact encoding.
         return body if redacted == pairs else urlencode(redacted).encode()
 
@@ -220,5 +222,5 @@ class Redaction:
             self._secrets.update((secret, quote(secret, safe="")))
 
 
-def _query_value(match: re.Match[str]) -> str:
+def _redact_query_value(match: re.Match[str]) -> str:
     return match[0] if match["key"].lower() in _QUERY else match["name"] + REDACTED

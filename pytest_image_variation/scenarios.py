@@ -44,7 +44,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: the app's own to such a request, or one that this table defines completely."""
+    """One answer: what the app itself answers, or one that this table defines completely."""
 
     status: int = 200
     error: Error | None = None
@@ -72,7 +72,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A request, and the answers to it."""
+    """A named request and its answers."""
 
     name: str
     kind: Literal["success", "refusal", "fault"]

@@ -41,7 +41,7 @@ def vcr_settings(images: ComparedBy = "bytes") -> dict[str, Any]:
     removed from bodies, and the key of a request is removed wherever the server repeats it.
 
     Args:
-        images: Whether two images are the same if their "bytes" are equal, or their "pixels".
+        images: What two images must have in common to match: their "bytes", or only their "pixels".
 
     Raises:
         ValueError: If `images` is neither.
@@ -52,8 +52,8 @@ def vcr_settings(images: ComparedBy = "bytes") -> dict[str, Any]:
     redaction = Redaction()
     return {
         "match_on": ["method", "path", matcher],
-        "before_record_request": redaction.request,
-        "before_record_response": redaction.response,
+        "before_record_request": redaction.redact_request,
+        "before_record_response": redaction.redact_response,
         "decode_compressed_response": True,
     }
 

@@ -62,7 +62,7 @@ def test_no_source_is_decoded_for_nobody(format: str) -> None:
 )
 @pytest.mark.usefixtures("cancelled")
 def test_no_pixels_are_converted_for_nobody(work: Callable[[], object]) -> None:
-    """Converting and encoding stop too."""
+    """Converting and encoding stop once the call is cancelled."""
     with pytest.raises(EngineError, match="The call was cancelled"):
         work()
 
@@ -151,7 +151,7 @@ async def _call_tool(folder: Path) -> object:
 
 async def _call_batch(folder: Path) -> object:
     batch = VariationBatch(output_dir=folder, engine="instant", n=1, allow_storage=["waiting"])
-    return await batch.rows_async({"path": "waiting://photo.png"})
+    return await batch.make_rows_async({"path": "waiting://photo.png"})
 
 
 async def _call_client(folder: Path) -> object:

@@ -131,7 +131,7 @@ class Held:
 @pytest.mark.mostly_slow("corrupt PNG", "storage")
 @pytest.mark.parametrize("name", WORK)
 def test_a_translated_error_keeps_nothing_alive(name: str) -> None:
-    """The contents of its traceback's frames are freed with it, without the garbage collector."""
+    """A translated error frees what its traceback's frames hold, without the garbage collector."""
     references: list[weakref.ref[Held]] = []
 
     def hold_and_work() -> None:

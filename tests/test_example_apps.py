@@ -92,7 +92,7 @@ def saved_names(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: name.rpartition("-")[2])
 
 
-def test_the_streamlit_app(browser: Browser, tmp_path: Path) -> None:
+def test_the_streamlit_app_shows_images_and_mistakes(browser: Browser, tmp_path: Path) -> None:
     """The app shows progress, the images of each call with their names, and a mistake."""
     pytest.importorskip("streamlit")
     options = ("--server.headless=true", "--server.address=127.0.0.1", "--server.port={port}")
@@ -123,7 +123,7 @@ def test_the_streamlit_app(browser: Browser, tmp_path: Path) -> None:
         results(tab, (512, 512), 3)
 
 
-def test_the_gradio_app(browser: Browser, tmp_path: Path) -> None:
+def test_the_gradio_app_shows_images_and_errors(browser: Browser, tmp_path: Path) -> None:
     """The app shows progress, the images in the shape of the photo, and errors."""
     pytest.importorskip("gradio")
     with open_app(browser, tmp_path, str(EXAMPLES / "gradio_app.py")) as tab:
@@ -148,7 +148,7 @@ def test_the_gradio_app(browser: Browser, tmp_path: Path) -> None:
         keep_screenshot(tab, "gradio")
 
 
-def test_the_chainlit_app(browser: Browser, tmp_path: Path) -> None:
+def test_the_chainlit_app_shows_images_and_mistakes(browser: Browser, tmp_path: Path) -> None:
     """The app shows progress, the images of each call in order, and a mistake."""
     pytest.importorskip("chainlit")
     options = ("--headless", "--host=127.0.0.1", "--port={port}")

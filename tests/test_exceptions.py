@@ -53,7 +53,7 @@ def test_an_engine_says_how_long_to_wait() -> None:
 def test_every_error_can_be_pickled_and_copied(
     error_class: type[ImageVariationError], duplicate: Callable[[Any], Any]
 ) -> None:
-    """Its class, its text and all its attributes stay, also those that were set later."""
+    """A copied or pickled error keeps its class, text and attributes, also those set later."""
     error = error_class("The host is not allowed.", param="urls", hint="Allow it with urls=...")
     error.status_code, error.type, error.code = 499, "requests", "odd"
     error.request_id, error.retry_after = "r-1", 7.5
@@ -76,7 +76,7 @@ def test_every_error_is_exported_and_in_the_tree() -> None:
 
 @pytest.mark.parametrize("error_class", [c for c in TREE if c is not ImageVariationError])
 def test_every_error_says_when_it_is_raised(error_class: type[ImageVariationError]) -> None:
-    """The first line of its docstring is one sentence, from which the docs make a table."""
+    """The first line of each error's docstring is one sentence, which the docs show in a table."""
     line = (error_class.__doc__ or "").partition("\n")[0]
     assert line.startswith("Raised if ")
     assert line.endswith(".")
@@ -122,7 +122,7 @@ GIT = {"url": "https://git.example/us/it.git"}
 def test_an_extra_comes_from_where_its_package_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object] | None, command: str
 ) -> None:
-    """The command works for a checkout, a repository and a file, and shows no path or password."""
+    """The install command works for a checkout, a repository and a file, and shows no secret."""
     metadata = tmp_path / "their_engines-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: their-engines\nVersion: 1\n")
@@ -135,7 +135,7 @@ def test_an_extra_comes_from_where_its_package_came(
 
 
 def test_the_extra_of_an_unknown_package_has_a_command() -> None:
-    """For a package that is not installed itself, the command uses its name."""
+    """If the package itself is not installed, the command uses its name."""
     assert install_command("nowhere[x]") == "pip install 'nowhere[x]'"
 
 

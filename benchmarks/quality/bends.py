@@ -1,4 +1,4 @@
-"""What became of the straight lines and ellipses of a source.
+"""How the straight lines and ellipses of a source changed in a variation.
 
 Both are found in the source as the frame of the variation shows it. Any frame keeps straight lines
 straight and ellipses elliptic, so what bends them is not a change of framing. Each is followed in
@@ -23,7 +23,7 @@ _PROFILE, _REACH = 5, 12
 """How much of the edge's profile to compare, and how far to look for it, in pixels."""
 
 _FARTHEST = 30.0
-"""How far an edge as a whole may have moved_points, in pixels."""
+"""How far an edge as a whole may have moved, in pixels."""
 
 _SIDESTEP = 0.15
 """What a step aside costs along an edge, in correlation."""
@@ -37,7 +37,7 @@ _COURSE = 9
 
 @dataclass(frozen=True)
 class Bend:
-    """What became of a straight line or an ellipse."""
+    """How a straight line or an ellipse changed."""
 
     size: float
     """Its length in pixels."""

@@ -143,7 +143,7 @@ def _best_ellipse(
 def _on_ellipse(
     conic: Doubles, points: Doubles, angles: Floats, tolerance: float
 ) -> NDArray[np.bool_]:
-    """Whether points are on a conic, and the edges there run along it."""
+    """Return which points are on a conic, with an edge there that runs along it."""
     x, y = (points / (SIDE / 2) - 1).T
     a, b, c, d, e, _ = conic
     difference = np.arctan2(b * x + 2 * c * y + e, 2 * a * x + b * y + d) - angles
@@ -166,7 +166,7 @@ def _axes(conic: Doubles) -> tuple[Doubles, Doubles] | None:
 
 
 def _is_round(conic: Doubles) -> bool:
-    """Whether an ellipse has a size to be seen, and is not so narrow that it is a line."""
+    """Return whether an ellipse is large enough to be seen, and not so narrow that it is a line."""
     axes = _axes(conic)
     if axes is None:
         return False

@@ -52,7 +52,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a statement agrees with what most judges say of variations of unseen photos."""
+    """How well a statement about unseen photos agrees with what most judges say."""
 
     auc: float
     """The area under the ROC curve: how often a yes scores higher than a no."""

@@ -1,4 +1,4 @@
-"""Places that look like text, and what became of them.
+"""Places that look like text, and how they changed.
 
 A small window looks like text if it has two tones, ink and paper, of clear contrast, the paper is
 even, and rows of it change between the two several times. Words make several such windows next to
@@ -25,7 +25,7 @@ _WORD = 3
 
 @dataclass(frozen=True)
 class Text:
-    """What became of text. Both are 0 where there is none."""
+    """How text changed. Both shares are 0 where there is none."""
 
     mirrored_share: float
     """The share of the picture with text, if it is mirrored."""

@@ -38,11 +38,11 @@ TOOL_DESCRIPTION = (
 
 _PROMPT_TOOL_DESCRIPTION = (
     "Make variations of an image: new images that look like it, with small or large changes, or "
-    "with those that a prompt asks for. Returns the name of each new image."
+    "with the changes that a prompt asks for. Returns the name of each new image."
 )
 
 Exposable: TypeAlias = Literal["strength", "prompt", "fit", "name"]
-"""The arguments that a model has only if the developer exposes them, in the order of the schema."""
+"""The arguments that a model sees only if the developer exposes them, in schema order."""
 
 MAX_PROMPT_LENGTH = 1000
 """The maximum length of a model's prompt, in characters. This was the vendor's limit for edits with
@@ -53,7 +53,7 @@ MAX_NAME_LENGTH = 80
 them. A much longer text is not meant as a name: it may be an image in base64."""
 
 _LARGEST_SIZE = (
-    "The largest width x height of each variation in pixels. Each has the shape of the image."
+    "The largest width x height of each variation in pixels. Variations keep the image's shape."
 )
 
 _SIZE_BY_FIT = (
@@ -67,7 +67,7 @@ _MAX_EXPLAINED = 4
 _Arguments = TypeVar("_Arguments", bound="ImageVariationArguments")
 
 
-def _null_means(default: object) -> BeforeValidator:
+def _replace_null(default: object) -> BeforeValidator:
     """Return a validator that replaces null, which models often send for a missing argument."""
     return BeforeValidator(lambda value: default if value is None else value)
 
@@ -82,10 +82,10 @@ class ImageVariationArguments(BaseModel):
         "of an image, such as 'img_7c1e09ab' or 'cat-d7a252c5-1', or a file path, such as "
         "'photo.jpg'. Never a URL or base64. Any other value returns a list of the images."
     )
-    n: Annotated[int, _null_means(1)] = Field(
+    n: Annotated[int, _replace_null(1)] = Field(
         default=1, ge=1, le=MAX_N, description=f"How many variations to make, from 1 to {MAX_N}."
     )
-    size: Annotated[Size, _null_means("1024x1024")] = Field(
+    size: Annotated[Size, _replace_null("1024x1024")] = Field(
         default="1024x1024", description="Width x height of each variation in pixels."
     )
 
@@ -95,7 +95,7 @@ def _optional(description: str, **limits: Any) -> Any:
 
 
 def _drop_null(schema: dict[str, Any]) -> None:
-    """Some services refuse a null in a schema. A model leaves the argument out instead."""
+    """Remove null from a schema, because some services refuse it. A model omits the argument."""
     if schema["default"] is None:
         del schema["default"]
     not_null, _ = schema.pop("anyOf")
@@ -164,11 +164,14 @@ def chosen_values(arguments: ImageVariationArguments) -> dict[str, Any]:
 
 @cache
 def expose_arguments(base: type[_Arguments], names: frozenset[Exposable]) -> type[_Arguments]:
-    """Return a subclass of a class of arguments with others that the developer exposes.
+    """Add the arguments that the developer exposes to a class of arguments.
 
     Args:
         base: `ImageVariationArguments` or a subclass.
-        names: The names of the others. Without any, `base` itself is returned.
+        names: The arguments to add.
+
+    Returns:
+        A subclass of `base`, or `base` itself if there is nothing to add.
     """
     return create_model(base.__name__, __base__=base, **_exposed_fields(names)) if names else base
 
@@ -189,7 +192,7 @@ def describe_tool(exposed: Set[Exposable]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentBounds:
-    """What the settings leave to a model."""
+    """What a model may choose, within the settings."""
 
     max_n: int
     """The maximum number of variations per call."""
@@ -206,7 +209,7 @@ def bounded_arguments(bounds: ArgumentBounds, *, name: str, description: str) ->
     """Return the arguments as a model sees them, within the limits of the settings.
 
     Args:
-        bounds: What the settings leave to the model.
+        bounds: What the model may choose.
         name: The name of the tool.
         description: The description of the tool.
     """
@@ -266,8 +269,8 @@ def explain_errors(
 
     Args:
         errors: The `errors()` of a pydantic `ValidationError`.
-        bounds: What the settings leave to the model.
-        more_rules: What the other arguments of the tool must be, by name.
+        bounds: What the model may choose.
+        more_rules: Rules for further arguments of the tool by name, such as "must be a string".
     """
     rules = {**_RULES, "n": _n_rule(bounds.max_n), **(more_rules or {})}
     argument_names = ["image", "n"]

@@ -50,6 +50,9 @@ def open_result(settings: ToolSettings, artifact: object, index: int) -> io.Byte
         artifact: The artifact, perhaps from a client that forged it.
         index: The position of the image in the artifact's list `images`.
 
+    Returns:
+        The PNG file, in memory.
+
     Raises:
         InvalidRequestError: If it is not an artifact of the tool, or has no image at this position.
         OutputError: If the file was deleted or changed, or cannot be read.
@@ -65,7 +68,8 @@ def open_result(settings: ToolSettings, artifact: object, index: int) -> io.Byte
     image = read_image(images[index])
     if image is None:
         raise InvalidRequestError(
-            f"Image {index} of the artifact does not have the handle, path and sha256 of a result.",
+            f"Image {index} of the artifact does not have the handle, path and sha256 of a result. "
+            "Pass the artifact as the tool returned it.",
             param="artifact",
         )
     data = None
@@ -77,7 +81,10 @@ def open_result(settings: ToolSettings, artifact: object, index: int) -> io.Byte
     except SourceError as error:
         raise OutputError(error.problem, hint=error.hint) from None
     except OSError:
-        raise OutputError(f"The result {excerpt(image.handle)} cannot be read.") from None
+        raise OutputError(
+            f"The result {excerpt(image.handle)} cannot be read.",
+            hint="Check the permissions of output_dir.",
+        ) from None
     if data is None or hashlib.sha256(data).hexdigest() != image.sha256:
         raise OutputError(
             f"The result {excerpt(image.handle)} was deleted or changed.",

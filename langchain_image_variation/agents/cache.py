@@ -66,7 +66,7 @@ class _Record(BaseModel):
 class ResultCache:
     """The results of earlier calls, by request and engine.
 
-    A missing, corrupt or outdated record costs only a new engine call. If two equal calls run at
+    A missing, corrupt or outdated record only costs another engine call. If two equal calls run at
     the same time, both call the engine, and the later record stays.
 
     Args:
@@ -114,7 +114,7 @@ class ResultCache:
         saved_images: list[tuple[str, PlacedImage]],
         response: ImagesResponse,
     ) -> None:
-        """Remember the results of a request, if the record can be written.
+        """Record the results of a request. A record that cannot be written is dropped silently.
 
         Args:
             request: The request.

@@ -106,10 +106,14 @@ def call_tool(
         fields: Additional fields of the request: `model`, `response_format`, `user`.
         listener: Called after each finished image, from any thread.
 
+    Returns:
+        The text for the model, the artifact, and the images for the message.
+
     Raises:
         ToolCallError: If the model made a mistake. The message says what it can do, and which
             images it may use.
-        Exception: If anything else fails. Use `ToolErrorTranslation` before a model sees it.
+        Exception: If anything else fails. Wrap the call in `ToolErrorTranslation`, so that no model
+            sees the original text.
     """
     flow = _flow(settings, engines, arguments, conversation, fields or {}, listener)
     step = next(flow)
@@ -191,13 +195,13 @@ def _flow(
     listener: ImageListener | None,
     executor: Executor | None = None,
 ) -> Generator[_Step, Any, CallResult]:
-    """The call, step by step, for the sync and the async driver."""
+    """Yield the blocking steps of a call to the sync or the async driver, and return its result."""
     call: _Call = yield _work(partial(_prepare, settings, engines, arguments, conversation, fields))
     n = call.request.n
     response = call.cached_response
     if response is None:
         limiter = settings.rate_limiter
-        # LangChain's own limiters always return True.
+        # A blocking `acquire` of LangChain's limiters always returns True. Others may refuse.
         if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
             raise RateLimitError("The rate limiter refused this call. Try again later.")
         progress = None if listener is None else report_finished_images(listener)
@@ -232,7 +236,7 @@ class _Call:
     """What the image is called in the text for the model."""
     source: Source
     choices: Mapping[str, Any]
-    """What the model chose of the exposed arguments."""
+    """The values that the model chose for exposed arguments."""
     request: CreateImageVariationRequest
     results: Results
     cache: ResultCache | None
@@ -305,7 +309,7 @@ def _with_options(engine: _Engine, options: Mapping[str, Any]) -> _Engine:
         # Its message is for developers, and may contain anything.
         values = " and ".join(f"the {name} {excerpt(value)}" for name, value in options.items())
         raise ToolCallError(
-            f"The image engine does not accept {values}. Change what you set, or leave it out."
+            f"The image engine does not accept {values}. Choose another value, or leave it out."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Logs the failures of the tool and advice for its developer, without secrets and image data."""
+"""Logs failures of the tool, and hints for its developer, without secrets or image data."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ _MAX_TEXT = 2_000
 """The maximum number of characters of an error to log. Texts of libraries may contain a request."""
 
 _MAX_SEARCHED = 10 * _MAX_TEXT
-"""The maximum number of characters of an error in which secrets are searched and masked."""
+"""The maximum number of characters of an error that are searched for secrets."""
 
 _MAX_CHAIN = 20
 """The maximum number of errors of a chain to log."""
@@ -92,7 +92,7 @@ def log_refusal(error: ContentPolicyError, conversation_folder: str | None) -> N
 
 @lru_cache(maxsize=_MAX_HINTS)
 def log_hint(text: str) -> None:
-    """Log advice for the developer at the level WARNING, if it was not logged before."""
+    """Log a hint for the developer at the level WARNING, once."""
     _LOGGER.warning("%s", _mask(text))
 
 

@@ -1,4 +1,4 @@
-"""Tells a model's mistakes from failures: the model gets a text, and developers get the failure."""
+"""Separates a model's mistakes, which it can correct, from failures, which are for developers."""
 
 import contextlib
 import sys
@@ -38,10 +38,10 @@ __all__ = ["ToolErrorTranslation", "text_for_model"]
 
 _LATER = "Try again later, or tell the user."
 _NOT_SET_UP = (
-    "This tool is not set up correctly. Calling it again does not help; tell the user that its "
+    "This tool is not set up correctly. Calling it again will not help; tell the user that its "
     "operator must correct it."
 )
-_USED_UP = "The budget of this tool is used up. Calling it again does not help; tell the user."
+_USED_UP = "The budget of this tool is used up. Calling it again will not help; tell the user."
 _REFUSED = "The image engine did not accept this image. Vary another one, or tell the user."
 
 _REFUSED_PROMPT = (

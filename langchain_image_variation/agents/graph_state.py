@@ -40,7 +40,7 @@ def add_images(
 
 
 def check_state_key(key: str) -> str:
-    """Check a key of a graph's state for images, and that LangGraph is installed.
+    """Return a key of a graph's state for images, if it is valid and LangGraph is installed.
 
     Raises:
         InvalidRequestError: If the key is empty, or that of the messages.

@@ -33,7 +33,7 @@ def describe_choices(
 
     Args:
         conversation: The conversation that the call belongs to.
-        kept_uploads: The uploads that the conversation keeps, the last used one last.
+        kept_uploads: The uploads that the conversation keeps, the most recently used one last.
         results: The results of the conversation, and the folder of images.
         has_results: Whether the call may use results that no message names.
     """
@@ -67,7 +67,7 @@ def _sentences(
 
 
 def _earlier_images(conversation: Conversation, kept_uploads: Sequence[KeptUpload]) -> list[str]:
-    """Return the uploads that the messages no longer contain, the last used one first."""
+    """Return the uploads that the messages no longer contain, the most recently used first."""
     in_messages = {
         image.identity and image.identity.sha256
         for image in conversation.images

@@ -75,7 +75,7 @@ def collect_images(messages: Sequence[BaseMessage]) -> list[MessageImage | Resul
     return images
 
 
-def block_images(block: Any) -> list[MessageImage]:
+def block_images(block: str | dict[Any, Any]) -> list[MessageImage]:
     """Return the images in one block of a message's content. Every provider's format is read."""
     return _message_images(HumanMessage(content=[block]))
 
@@ -100,7 +100,7 @@ def _find_messages(runtime: Any) -> list[BaseMessage]:
 
 
 def _call_messages(runtime: Any) -> tuple[str | None, list[Any]]:
-    """Return the list of messages that asks for the call, or else the first one, with its key."""
+    """Return the list of messages that contains the call, or else the first list, and its key."""
     lists = list(_message_lists(runtime.state))
     for key, items in lists:
         messages = (item for item in reversed(items) if isinstance(item, AIMessage))
@@ -110,7 +110,7 @@ def _call_messages(runtime: Any) -> tuple[str | None, list[Any]]:
     return lists[0] if lists else (None, [])
 
 
-def _message_lists(state: Any) -> Iterator[tuple[str | None, list[Any]]]:
+def _message_lists(state: object) -> Iterator[tuple[str | None, list[Any]]]:
     """Yield the lists of a state that have messages, with their keys. "messages" is the first."""
     if isinstance(state, list):
         values: dict[Any, Any] = {None: state}
@@ -156,7 +156,7 @@ def _result_images(message: ToolMessage) -> list[ResultImage]:
     return list(_read_artifact(message.artifact))
 
 
-def _read_artifact(artifact: Any) -> Iterator[ResultImage]:
+def _read_artifact(artifact: object) -> Iterator[ResultImage]:
     """Yield the results in an artifact of this tool."""
     images = artifact.get("images") if isinstance(artifact, Mapping) else None
     for image in images[:MAX_N] if isinstance(images, list) else ():
@@ -177,7 +177,7 @@ def _message_images(message: BaseMessage) -> list[MessageImage]:
     return [image for block in blocks for image in _block_images(block)]
 
 
-def _is_readable(block: Any) -> bool:
+def _is_readable(block: object) -> bool:
     """Return whether a block can be read directly. `content_blocks` would copy its image."""
     if not isinstance(block, Mapping):
         return isinstance(block, str)
@@ -192,7 +192,7 @@ def _is_bedrock(block: Mapping[Any, Any]) -> bool:
     return "type" not in block and (is_text or isinstance(block.get("image"), Mapping))
 
 
-def _block_images(block: Any) -> Iterator[MessageImage]:
+def _block_images(block: object) -> Iterator[MessageImage]:
     """Yield the image of a block, if it has one."""
     if not isinstance(block, Mapping):
         return
@@ -207,7 +207,7 @@ def _block_images(block: Any) -> Iterator[MessageImage]:
         yield _message_image(block.get("base64"), block.get("url"))
 
 
-def _provider_images(block: Any) -> Iterator[MessageImage]:
+def _provider_images(block: object) -> Iterator[MessageImage]:
     """Yield the image of a block in a provider's format that `content_blocks` does not convert."""
     if not isinstance(block, Mapping):
         return

@@ -58,11 +58,11 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     limits of the tool. It can then be varied after its message was removed.
 
     Images from users are announced before the agent starts, and images from other tools when these
-    return them. Both happen before a summary is made, so the place of this middleware in the list
-    does not matter. A message is changed once and keeps its id.
+    return them. Both happen before a summary is made, so the position of this middleware in the
+    list does not matter. A message is changed once and keeps its id.
 
-    The tool is as safe without this middleware. But it then keeps images only when it is called,
-    and the model learns their names only from the tool's answers.
+    The tool is just as safe without this middleware. But it then keeps images only when it is
+    called, and the model learns their names only from the tool's answers.
 
     Args:
         tool: The tool. It need not be a tool of the same agent: with `deepagents`, give this
@@ -117,8 +117,8 @@ class ImageVariationMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         announced: list[BaseMessage] = self._announce(messages, config)
         changed = [new for old, new in zip(messages, announced, strict=True) if new is not old]
         if any(message.id is None for message in changed):
-            # Alone, it would be added instead of replaced. With deepagents, a message that was
-            # passed as a tuple has no id.
+            # Without an id, an updated message would be added instead of replacing the old one.
+            # With deepagents, a message that was passed as a tuple has none.
             return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *map(_with_id, announced)]}
         return {"messages": changed} if changed else None
 
@@ -152,7 +152,7 @@ def _with_id(message: BaseMessage) -> BaseMessage:
 
 def _with_names(message: Any) -> Any:
     """Return a message with the names of its images, or the message itself if it has them."""
-    # Providers refuse a changed answer of the model.
+    # Providers refuse a model's answer that was changed.
     if not isinstance(message, HumanMessage | ToolMessage) or isinstance(message.content, str):
         return message
     # A thumbnail shows the results of a call, which have their own names.

@@ -48,7 +48,7 @@ def report_progress(
                 write_chunk(finished, n)
             if config is not None:
                 dispatch_custom_event(PROGRESS_EVENT, {"done": finished, "n": n}, config=config)
-        # An error of a handler is not an error of the engine, which calls this.
+        # The engine calls this, and a handler's error must not look like one of the engine.
         except Exception as error:
             errors.append(error)
 
@@ -130,7 +130,7 @@ def _ambient_writer() -> _StreamWriter | None:
 def _event_config(
     run: CallbackManagerForToolRun | AsyncCallbackManagerForToolRun,
 ) -> RunnableConfig:
-    """Return a config for events of a run. That of the call may have callbacks of other runs."""
+    """Return a config for events of a run. The call's own config may have callbacks of others."""
     manager = run.get_child()
     # A child has the callbacks of the call, but not those of the tool's constructor.
     for handler in run.handlers:

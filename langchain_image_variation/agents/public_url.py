@@ -16,12 +16,15 @@ begin escapes."""
 
 
 def check_public_url(public_url: str) -> str:
-    """Check what the URLs of results start with. Return it with the path of a URL escaped.
+    """Check the setting `public_url`, and escape its path if it is a URL.
 
-    The value is not part of any error: it may contain a password.
+    No error shows the value, because it may contain a password.
 
     Args:
-        public_url: An http or https URL, or an absolute path, which is returned unchanged.
+        public_url: An http or https URL, or an absolute path.
+
+    Returns:
+        The URL with its path escaped, or the absolute path unchanged.
 
     Raises:
         InvalidRequestError: If it is neither, or if the URL has a user name, a query or a fragment.
@@ -73,8 +76,8 @@ def _check_url(url: str) -> str:
     ):
         if is_present:
             raise InvalidRequestError(
-                f"public_url must not have {part}: the model gets all of it, and the name of a "
-                "result is added at its end.",
+                f"public_url must not have {part}: the model sees the whole URL, and the path of "
+                "each result is appended to it. Leave that part out.",
                 param="public_url",
             )
     try:

@@ -120,7 +120,7 @@ class ReachableImages:
     def _find(
         self, handle: str, name: str | None
     ) -> MessageImage | ResultImage | KeptUpload | None:
-        """Return the image of a handle, or None if it can only be a result or a file.
+        """Return the image that a handle means, or None if it can only be a result or a file.
 
         Args:
             handle: What the model wrote.
@@ -153,7 +153,7 @@ class ReachableImages:
         if isinstance(image, MessageImage) and (upload is None or not image.is_link):
             data = image.read(urls)
         elif self._uploads is not None and upload is not None:
-            # A URL may have another content by now.
+            # The URL may return something else by now.
             data = self._uploads.read(upload)
         if data is None:
             # The error lists the other images only.

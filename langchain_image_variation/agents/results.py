@@ -77,11 +77,14 @@ class Results(ABC):
         """
 
     def save(self, response: ImagesResponse, *, name: str) -> list[tuple[str, PlacedImage]]:
-        """Save the variations of a response. Return the displayed path and facts of each.
+        """Save the variations of a response.
 
         Args:
             response: The response of the engine.
             name: The name of the original image, with which the names of the files begin.
+
+        Returns:
+            For each variation, the path that messages and artifacts show, and the saved image.
 
         Raises:
             OutputError: If an image of the response cannot be read, or a file cannot be written.
@@ -158,7 +161,7 @@ class Results(ABC):
 
     @abstractmethod
     def _delete(self, name: str) -> None:
-        """Delete a result of this scope, if that is possible."""
+        """Delete a result of this scope. A result that cannot be deleted stays."""
 
     def _delete_oldest(self, max_results: int, new_names: set[str]) -> None:
         old_names = [

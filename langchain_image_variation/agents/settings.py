@@ -117,7 +117,7 @@ class ToolSettings(BaseModel):
     max_uploads: int = Field(default=100, ge=0, le=MAX_UPLOADS)
     """The maximum number of uploaded images to keep per conversation, so that they can be varied
     after their messages were removed. Only conversations with their own folder of results keep any.
-    The longest unused are deleted first, at the next call of the conversation. 0 keeps none."""
+    The least recently used are deleted first, at the conversation's next call. 0 keeps none."""
     max_upload_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
     """The maximum size of all images that a conversation keeps, in bytes."""
     max_upload_age: timedelta | None = Field(default=None, gt=timedelta(0))
@@ -126,8 +126,8 @@ class ToolSettings(BaseModel):
     fixed_size: Size | None = None
     """The size of every variation. If it is set, the model cannot choose one."""
     expose: Annotated[Set[Exposable], AfterValidator(frozenset)] = frozenset()
-    """Further arguments for the model. If it leaves one out, the call is as if you had not exposed
-    it.
+    """Further arguments that the model may set. If it leaves one out, the call behaves as if you
+    had not exposed it.
 
     - "strength": how much to change an image, from 0 to 1. The engine needs
       `with_options(strength=...)`, as `local` has.
@@ -147,8 +147,8 @@ class ToolSettings(BaseModel):
     each result, as a JPEG, for user interfaces that show blocks. Images in messages are stored with
     the conversation, and sent to the model again with each of its calls."""
     rate_limiter: RateLimiter | None = None
-    """A rate limiter to wait for before each engine call. If it returns False, the call fails with
-    a `RateLimitError`."""
+    """A rate limiter whose `acquire` is called before each engine call. If it returns False, the
+    call fails with a `RateLimitError`."""
     raise_on: Annotated[tuple[type[Exception], ...], AfterValidator(_check_raise_on)] = (
         ImageVariationError,
     )

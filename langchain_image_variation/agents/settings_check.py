@@ -1,4 +1,4 @@
-"""Checks settings before the first call, and says what they leave to a model."""
+"""Checks settings before the first call, and derives what a model may choose."""
 
 from langchain_image_variation.agents.arguments import ENGINE_OPTIONS, ArgumentBounds
 from langchain_image_variation.agents.conversation_storage import open_results
@@ -37,10 +37,10 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
             "output_dir to a URL, or leave storage_options out.",
             param="storage_options",
         )
-    # It raises an error if the folders of the settings cannot be used.
+    # Opening the results raises an error if the folders of the settings cannot be used.
     open_results(settings, None)
     engine = engines.get(settings.engine)
-    # They raise an error if the trait has a wrong value.
+    # Reading these traits raises an error if they have a wrong value.
     engine_max_n(engine)
     engine_variation_kind(engine)
     _check_exposed(settings, engine)
@@ -54,12 +54,12 @@ def check_settings(settings: ToolSettings, engines: LoadedEngines) -> None:
 
 
 def largest_n(settings: ToolSettings, engines: LoadedEngines) -> int:
-    """Return the maximum number of variations per call: that of the settings or of the engine."""
+    """Return the maximum number of variations per call: the lower of the two `max_n`."""
     return min(settings.max_n, engine_max_n(engines.get(settings.engine)))
 
 
 def argument_bounds(settings: ToolSettings, engines: LoadedEngines) -> ArgumentBounds:
-    """Return what the settings leave to a model."""
+    """Return what a model may choose, within the settings and the limits of the engine."""
     return ArgumentBounds(
         max_n=largest_n(settings, engines),
         with_size=settings.fixed_size is None,

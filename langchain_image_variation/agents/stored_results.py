@@ -28,7 +28,7 @@ __all__ = ["ResultStorage"]
 _SCOPE = re.compile(r"\w[\w-]{0,63}")
 _PROBE = ".writable"
 _MAX_ENTRIES = 10_000
-"""The maximum number of listed files to look at. It takes about ten milliseconds."""
+"""The maximum number of listed files to look at. Looking at this many takes about ten ms."""
 
 
 class ResultStorage(Results):
@@ -102,7 +102,7 @@ class ResultStorage(Results):
     def ensure_writable(self) -> None:
         """Create the folder, and check that files can be written to it.
 
-        A bucket is never created: its name may be a typing mistake.
+        A bucket is never created: its name may be a typo.
 
         Raises:
             OutputError: If the folder cannot be created or written to.
@@ -110,7 +110,7 @@ class ResultStorage(Results):
         with self._file_system.translate_errors(
             "cannot be written to; check its address, options and permissions"
         ):
-            # The name is always the same: permission to write may not include deletion.
+            # The name is always the same, because a user who may write may not be able to delete.
             probe = self._file_system.path(f"{self._scope}{_PROBE}")
             write = self._file_system.backend.pipe_file
             self._file_system.write_in_folder(self._scope, lambda: write(probe, b""))

@@ -117,7 +117,7 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
                 tool. Without its own schema, the tool has the arguments of this spec.
 
         Raises:
-            InvalidRequestError: If a name is not that of a function.
+            InvalidRequestError: If `spec_functions` names a function that this spec lacks.
         """
         names = self.spec_functions[0]
         mapping = func_to_metadata_mapping or {}
@@ -130,8 +130,8 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
         metadata = self._metadata(next(iter(mapping.values()), None))
         tool_name = metadata.get_name()
 
-        # LlamaIndex passes whatever the model wrote. If the annotation is exactly `Context`, it
-        # replaces that argument with the context of the run.
+        # LlamaIndex passes whatever the model wrote. It replaces an argument with the context of
+        # the run if its annotation is exactly `Context`.
         def vary(image: object = None, ctx: Context = _NO_CONTEXT, **others: object) -> ToolOutput:
             return self._vary(tool_name, {"image": image, **others}, ctx)
 

@@ -66,14 +66,17 @@ class UploadFolder(Uploads):
         except FileNotFoundError:
             return []
         except OSError:
-            raise OutputError("The uploads of this conversation cannot be listed.") from None
+            raise OutputError(
+                "The uploads of this conversation cannot be listed.",
+                hint="Check the permissions of output_dir.",
+            ) from None
         return uploads
 
     def _read(self, file_name: str) -> bytes | None:
         try:
             file = self._image_folder.open((self._relative_folder / file_name).as_posix())
         except SourceError:
-            # It is not the file that was written, but a link.
+            # A link is not the file that was written.
             return None
         if file is None:
             return None
@@ -99,7 +102,7 @@ class UploadFolder(Uploads):
             (self._folder / file_name).unlink()
 
     def _set_newest(self, file_name: str) -> None:
-        # If the clock was set back, the others must not count as newer.
+        # If the clock was set back, other uploads must not count as newer.
         now = max(time.time_ns(), int(self._newest_time * 1e9) + 10_000)
         self._newest_time = now / 1e9
         with contextlib.suppress(OSError):

@@ -63,7 +63,7 @@ _FILE_NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """How many uploads of a conversation are kept. The longest unused are deleted first."""
+    """How many uploads of a conversation are kept. The least recently used are deleted first."""
 
     max_count: int
     """The maximum number of uploads."""
@@ -158,7 +158,7 @@ class Uploads(ABC):
                 others.
 
         Returns:
-            The uploads that are kept, the longest unused first.
+            The uploads that are kept, the least recently used first.
         """
         try:
             existing_uploads = sorted(self._list(), key=lambda u: (u.time, u.file_name))
@@ -235,7 +235,7 @@ class Uploads(ABC):
         images: dict[str, MessageImage],
         used_name: str | None,
     ) -> list[KeptUpload]:
-        """Return the uploads to keep within the limits, the longest unused first."""
+        """Return the uploads to keep within the limits, the least recently used first."""
         chosen: list[KeptUpload] = []
         byte_count = 0
         for upload in _newest_first(uploads, images, used_name, self._limits.max_age):
@@ -282,7 +282,7 @@ class Uploads(ABC):
 
     @abstractmethod
     def _delete(self, file_name: str) -> None:
-        """Delete a file, if that is possible."""
+        """Delete a file. A file that cannot be deleted stays."""
 
 
 def _newest_first(

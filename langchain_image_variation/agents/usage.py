@@ -15,7 +15,7 @@ def usage_metadata(response: ImagesResponse) -> dict[str, Any] | None:
     The keys are LangChain's: `input_tokens`, `output_tokens`, `total_tokens`, `input_token_details`
     and `output_token_details` by kind, and `total_cost` in US dollars, which LangSmith adds up for
     tools too. The cost is read from the response and never computed, because prices change.
-    Services that bill by call add `billed_calls`, and `credits` if they tell what they charged.
+    Services that bill by call add `billed_calls`, and `credits` if they report the charge.
     """
     metadata: dict[str, Any] = {}
     usage = response.usage
@@ -55,7 +55,7 @@ def _cost(response: ImagesResponse) -> float | None:
 
 
 def _amount(value: object) -> int | float | None:
-    """Return a number from a response, unless it is not a plausible amount."""
+    """Return a number from a response if it is a plausible amount, or else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if 0 <= value < _MAX_AMOUNT else None

@@ -81,5 +81,5 @@ def _open_lock(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError:
-        # The file belongs to another user. Their lock can be seen all the same.
+        # The file belongs to another user. A read-only descriptor can still see their lock.
         return os.open(path, os.O_RDONLY)

@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import cast
 
 from langchain_image_variation.contract import MAX_N, SIZES, Size
 from langchain_image_variation.exceptions import InvalidRequestError, SourceError, excerpt
@@ -136,8 +135,9 @@ def _read_path(value: object) -> str:
 
 
 def _read_size(value: object) -> Size:
-    if isinstance(value, str) and value in SIZES:
-        return cast(Size, str(value))
+    for size in SIZES:
+        if isinstance(value, str) and value == size:
+            return size
     sizes = ", ".join(map(repr, SIZES))
     raise InvalidRequestError(f"size must be one of {sizes}, got {excerpt(value)}.", param="size")
 

@@ -76,7 +76,7 @@ class LazyEngine:
 
     @property
     def wants_seeds(self) -> bool:
-        """Whether to derive seeds: the engine has the option `seed`, and no seed costs more."""
+        """Whether to derive seeds: the engine has the option `seed`, and using it costs nothing."""
         return "seed" in engine_options(self._class) and not has_costly_seeds(self._class)
 
     def load(self) -> VariationEngine:

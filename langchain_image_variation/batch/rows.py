@@ -94,9 +94,14 @@ def read_columns(batch: Mapping[str, Column] | Table) -> dict[str, Column]:
             param="path",
         )
     if "path" not in columns:
-        raise InvalidRequestError("The batch has no column 'path'.", param="path")
+        raise InvalidRequestError(
+            "The batch has no column 'path'. Add one with the path of each image.", param="path"
+        )
     if len(lengths) > 1:
-        raise InvalidRequestError("The columns of the batch differ in length.", param="path")
+        raise InvalidRequestError(
+            "The columns of the batch differ in length. Give each one value per image.",
+            param="path",
+        )
     return columns
 
 

@@ -49,6 +49,7 @@ from langchain_image_variation.exceptions import (
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
+    excerpt,
 )
 from langchain_image_variation.files.storage_policy import StoragePolicy, names_server
 from langchain_image_variation.files.storage_urls import is_url
@@ -141,7 +142,9 @@ class VariationBatch:
     ) -> None:
         check_fit(fit)
         if model is not None and (not isinstance(model, str) or not model):
-            raise InvalidRequestError("model must be a non-empty string.", param="model")
+            raise InvalidRequestError(
+                f"model must be a non-empty string or None, got {excerpt(model)}.", param="model"
+            )
         if not isinstance(engine, str):
             raise InvalidRequestError(
                 "engine must be the name of an engine, because each worker creates its own; got a "
@@ -150,7 +153,10 @@ class VariationBatch:
             )
         for name, mapping in (("options", options), ("storage_options", storage_options)):
             if not isinstance(mapping, Mapping | None):
-                raise InvalidRequestError(f"{name} must be a mapping.", param=name)
+                raise InvalidRequestError(
+                    f"{name} must be a mapping of names to values, got a {type(mapping).__name__}.",
+                    param=name,
+                )
         # Defaults have the same limits as the values of a row.
         row = {"path": "unused", "n": n, "size": size, "seed": (options or {}).get("seed")}
         defaults = Job.from_row(row, n=1, size=SIZES[-1])
@@ -200,15 +206,19 @@ class VariationBatch:
         rows: list[OutputRow] = []
         columns = read_columns(batch)
         for values in zip(*columns.values(), strict=True):
-            rows += self.rows(dict(zip(columns, values, strict=True)))
+            rows += self.make_rows(dict(zip(columns, values, strict=True)))
         names = (*COLUMNS, *(["position"] if "position" in columns else []))
         return {name: [row[name] for row in rows] for name in names}
 
-    def rows(self, source: SourceRow) -> list[OutputRow]:
+    def make_rows(self, source: SourceRow) -> list[OutputRow]:
         """Make the missing variations of one source.
 
         Args:
             source: Its row, with the columns of a batch.
+
+        Returns:
+            One row per image in order, and a row with the error if the source failed. See
+            `__call__` for the columns.
 
         Raises:
             ImageVariationError: See `__call__`.
@@ -224,8 +234,8 @@ class VariationBatch:
                 step = flow.send(response)
         return step
 
-    async def rows_async(self, source: SourceRow) -> list[OutputRow]:
-        """Make the missing variations of one source without blocking the event loop.
+    async def make_rows_async(self, source: SourceRow) -> list[OutputRow]:
+        """Do what `make_rows` does, without blocking the event loop.
 
         Raises:
             ImageVariationError: See `__call__`.

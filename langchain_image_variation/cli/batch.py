@@ -104,10 +104,10 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
     add_quiet(parser, "print only file names, failures and errors, without progress or summary")
-    parser.set_defaults(run=_batch, parser=parser)
+    parser.set_defaults(run=_run_batch, parser=parser)
 
 
-def _batch(arguments: argparse.Namespace) -> int:
+def _run_batch(arguments: argparse.Namespace) -> int:
     # Imported here because the other commands do not need these modules.
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
@@ -138,7 +138,7 @@ def _batch(arguments: argparse.Namespace) -> int:
                 workers=_workers(arguments, batch),
                 manifests=manifests,
                 gallery=arguments.gallery,
-                max_failures=_at_least_1("max-failures", arguments.max_failures),
+                max_failures=_check_at_least_1("max-failures", arguments.max_failures),
                 is_stopped=lambda: interrupts.signal is not None,
                 quiet=arguments.quiet,
                 summary=summary,
@@ -252,7 +252,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
 
 
 def _workers(arguments: argparse.Namespace, batch: VariationBatch) -> "int | Cluster":
-    workers = _at_least_1("workers", arguments.workers)
+    workers = _check_at_least_1("workers", arguments.workers)
     if arguments.ray is not None:
         from langchain_image_variation.batch.ray.cluster import Cluster
 
@@ -266,5 +266,5 @@ def _workers(arguments: argparse.Namespace, batch: VariationBatch) -> "int | Clu
     return default_worker_count(batch.engine, batch.options)
 
 
-def _at_least_1(name: str, value: int | None) -> int | None:
+def _check_at_least_1(name: str, value: int | None) -> int | None:
     return None if value is None else check_whole_number(f"--{name}", value, 1)

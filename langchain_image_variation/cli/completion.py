@@ -23,10 +23,10 @@ def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentPa
         program: The parser of all commands.
     """
     parser.add_argument("shell", choices=_SHELLS, help="the shell that runs the script")
-    parser.set_defaults(run=_completion, parser=parser, program=program)
+    parser.set_defaults(run=_run_completion, parser=parser, program=program)
 
 
-def _completion(arguments: argparse.Namespace) -> None:
+def _run_completion(arguments: argparse.Namespace) -> None:
     # Imported here because the other commands do not need them.
     import shtab
 

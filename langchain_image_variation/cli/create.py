@@ -77,7 +77,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         "url)",
     )
     # A request on standard input may set them, unless they are passed.
-    parser.set_defaults(run=_create, parser=parser, n=None, size=None)
+    parser.set_defaults(run=_run_create, parser=parser, n=None, size=None)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +116,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _create(arguments: argparse.Namespace) -> int:
+def _run_create(arguments: argparse.Namespace) -> int:
     _complete(arguments)
     _check(arguments)
     with (
@@ -135,7 +135,7 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _complete(arguments: argparse.Namespace) -> None:
-    """Set what the command line leaves to a request on standard input or to defaults.
+    """Fill in what the command line leaves to a request on standard input or to defaults.
 
     Raises:
         InvalidRequestError: If standard input is not a request.
@@ -158,7 +158,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse options that cannot be combined, before anything is read or made.
 
     Raises:
-        InvalidRequestError: If they cannot.
+        InvalidRequestError: If two of them cannot be combined.
     """
     photos: list[str] = arguments.photos
     n = check_whole_number("--n", arguments.n, 1, MAX_N)

@@ -1,4 +1,4 @@
-"""Downloads of models: what is announced, and how the progress is shown."""
+"""Downloads models: announces what is downloaded, and shows the progress."""
 
 import logging
 import os
@@ -68,7 +68,7 @@ def run_download(download: PendingDownload, *, quiet: bool) -> None:
 
         def show(bytes_done: int, total: int) -> None:
             if bar.total is None:
-                # What is here already says nothing about the speed.
+                # Bytes that were here before must not count toward the speed.
                 bar.total, bar.initial, bar.n = total, bytes_done, bytes_done
             bar.update(bytes_done - bar.n)
 

@@ -33,7 +33,7 @@ _ENGINE_OPTIONS = (
 )
 
 _OPTIONS_OF_ONE = ("base_url", "model", "model_path", "prompt", "revision", "server")
-"""The options whose value is for one engine: an address for two would get the keys of both."""
+"""The options whose value is for one engine: an address shared by two would get both their keys."""
 
 
 def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -94,7 +94,7 @@ def _add_diffusers(parser: argparse.ArgumentParser) -> None:
     add("--dtype", help="auto, float32, float16 or bfloat16 (default: auto)")
     add(
         "--offload",
-        help="what waits in the main memory while the GPU does not need it: auto, none, model or "
+        help="what stays in the main memory until the GPU needs it: auto, none, model or "
         "sequential (default: auto, by the free memory)",
     )
     add(

@@ -28,10 +28,10 @@ _COLUMNS = 100
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
     """Set what the command does. It has no arguments."""
-    parser.set_defaults(run=_engines, parser=parser)
+    parser.set_defaults(run=_run_engines, parser=parser)
 
 
-def _engines(arguments: argparse.Namespace) -> None:
+def _run_engines(arguments: argparse.Namespace) -> None:
     # Imported here because the other commands do not need it.
     from langchain_image_variation.cli.model_list import describe_device, describe_models
 

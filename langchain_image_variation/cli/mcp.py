@@ -112,10 +112,10 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
         type=int,
         help=f"with --http: the port; 0 picks a free one (default: {_DEFAULT_PORT})",
     )
-    parser.set_defaults(run=_mcp, parser=parser)
+    parser.set_defaults(run=_run_mcp, parser=parser)
 
 
-def _mcp(arguments: argparse.Namespace) -> None:
+def _run_mcp(arguments: argparse.Namespace) -> None:
     if arguments.port is not None and not arguments.http:
         raise InvalidRequestError("--port needs --http.", param="port")
     # Nothing but the protocol may go to standard output.
@@ -206,7 +206,7 @@ def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
         try:
             await server.run_stdio_async()
         except* OSError:
-            # The host does not read any more.
+            # The host no longer reads.
             pass
         server.wait_for_hosted_engines(_LAST_SECONDS)
         os._exit(0)

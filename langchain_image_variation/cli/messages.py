@@ -25,6 +25,7 @@ _ONLY_IN_PYTHON = (
     (r"pass upstream='\S+'", "pass --upstream URL"),
     (r", or pass download=True", ""),
     (r"urls=URLPolicy\(hosts=\[\.\.\.\]\)", "--allow-host HOST"),
+    (r"add it to URLPolicy\(hosts=\[\.\.\.\]\)", "add --allow-host HOST"),
 )
 """Advice that only applies in Python, and what to say instead."""
 

@@ -34,10 +34,10 @@ def add_pull(parser: argparse.ArgumentParser) -> None:
         "has them (default: auto, by the device of this machine)",
     )
     add_quiet(parser, "print only errors")
-    parser.set_defaults(run=_pull, parser=parser)
+    parser.set_defaults(run=_run_pull, parser=parser)
 
 
-def _pull(arguments: argparse.Namespace) -> None:
+def _run_pull(arguments: argparse.Namespace) -> None:
     # Imported here because the other commands do not need it.
     from langchain_image_variation.engines.diffusers.model_download import plan_model_download
 

@@ -40,7 +40,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=3600.0,
         metavar="SECONDS",
-        help="how long the URL of a result is valid (default: 3600)",
+        help="how many seconds the URL of a result is valid (default: 3600)",
     )
     add(
         "--public-url",
@@ -109,7 +109,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=60.0,
         metavar="SECONDS",
-        help="how long a client may take to send a request (default: 60)",
+        help="how many seconds a client may take to send a request (default: 60)",
     )
     add(
         "--max-pixels",
@@ -151,13 +151,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=600.0,
         metavar="SECONDS",
-        help="how long the upstream may be silent (default: 600)",
+        help="how many seconds the upstream may be silent (default: 600)",
     )
     add("--json-log", action="store_true", help="write log lines as JSON")
-    parser.set_defaults(run=_serve, parser=parser)
+    parser.set_defaults(run=_run_serve, parser=parser)
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _run_serve(arguments: argparse.Namespace) -> None:
     # Imported here because the server is an extra.
     with translate_import_errors("server"):
         from langchain_image_variation.server import create_app
@@ -166,7 +166,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     if note := resolve_auto(arguments):
         print(note, file=sys.stderr)
     engine = load_engine(arguments.engine, **_server_options(arguments))
-    # Now, because no request should wait for gigabytes.
+    # Before the server listens, because no request should wait for gigabytes.
     download_model(engine)
     try:
         app = create_app(
@@ -192,7 +192,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             upstream_timeout=arguments.upstream_timeout,
         )
     except OutputError as error:
-        # The only one is about the store.
+        # Only the store causes this error.
         error.message = name_path(error.message, arguments.store_dir or "")
         raise
     _log_to_stderr(

@@ -42,6 +42,9 @@ def choose_engine(
             say which files must be there, and `device` which GPU.
         hardware: The devices of this machine. None asks torch.
 
+    Returns:
+        The engine, and why it was chosen.
+
     Raises:
         InvalidRequestError: If one of these options has an invalid value.
     """

@@ -47,6 +47,10 @@ def call_engine(
             one has all images finished, whether or not the engine reports anything. An error that
             it raises ends the call and is passed on.
 
+    Returns:
+        The engine's answer. If only some of its images are wrong, reading one of those raises an
+        error. The images of a hosted engine are not checked.
+
     Raises:
         InvalidRequestError: If `engine` is not an engine, or `request` is not a request.
         ImageVariationError: If the engine fails. An error from outside the tree becomes an
@@ -202,7 +206,7 @@ async def _call_in_thread(
 
 
 def _foreign_error(engine: object, error: BaseException) -> EngineError:
-    """Return the error for one from outside the tree: with its place, but without its text."""
+    """Return an error for one from outside the tree. It names the place, but not the text."""
     # No context manager raises it: since Python 3.12, an error that a generator's context manager
     # raises is part of a reference cycle, which would keep the images of the request.
     # The author of the engine may not know that an error can happen, such as one of a network.

@@ -159,14 +159,14 @@ def load_engine_class(name: str) -> type[Any]:
     """
     if not isinstance(name, str):
         raise InvalidRequestError(
-            f"load_engine needs the name of an engine, got {excerpt(name)}. Pass an engine of your "
-            "own without load_engine.",
+            f"load_engine needs the name of an engine, got {excerpt(name)}. Use your own engine "
+            "directly, without load_engine.",
             param="engine",
         )
     point = _entry_point(name)
     with _translate_errors(f"The engine {name!r} cannot be imported"):
         try:
-            engine_class = cast("type[Any]", point.load())
+            engine_class: object = point.load()
         except ImportError as error:
             raise _missing_extra_error(point, error) from error
     if not isinstance(engine_class, type):

@@ -11,7 +11,7 @@ of that engine, because the command line shows them without importing that packa
 
 
 def check_seed(seed: int) -> int:
-    """Return a seed.
+    """Return a seed if it is valid.
 
     Raises:
         InvalidRequestError: If it is not a whole number of at least 0.
@@ -20,7 +20,7 @@ def check_seed(seed: int) -> int:
 
 
 def check_strength(strength: float) -> float:
-    """Return a strength.
+    """Return a strength if it is valid.
 
     Raises:
         InvalidRequestError: If it is not a number from 0 to 1.
@@ -29,7 +29,7 @@ def check_strength(strength: float) -> float:
 
 
 def check_switch(name: str, value: bool) -> bool:
-    """Return an option that is on or off.
+    """Return an option that is on or off if it is valid.
 
     Raises:
         InvalidRequestError: If it is not a boolean; the string "no" would count as True.

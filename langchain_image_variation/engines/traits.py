@@ -33,7 +33,7 @@ Progress is not a trait: see `engines.context.progress_reporter`.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import signature
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.exceptions import (
@@ -99,7 +99,7 @@ class PendingDownload(Protocol):
         ...
 
     def run(self, listener: Callable[[int, int], object]) -> object:
-        """Download it.
+        """Download what is missing.
 
         Args:
             listener: Called with the bytes that are here, and with those of the whole.
@@ -297,14 +297,15 @@ def read_fingerprint(engine: Any) -> str | None:
     name = type(engine).__name__
     try:
         # `getattr` with a default would hide an AttributeError inside a property.
-        fingerprint: Any = engine.fingerprint if has_fingerprint(engine) else None
+        fingerprint: object = engine.fingerprint if has_fingerprint(engine) else None
     except Exception as error:
         raise EngineError(
             f"Reading the fingerprint of the engine {name} failed with {type(error).__name__}."
         ) from error
-    is_text = isinstance(fingerprint, str) and len(fingerprint) <= MAX_FINGERPRINT
-    if fingerprint is None or is_text:
-        return cast("str | None", fingerprint)
+    if fingerprint is None:
+        return None
+    if isinstance(fingerprint, str) and len(fingerprint) <= MAX_FINGERPRINT:
+        return fingerprint
     raise EngineError(
         f"The fingerprint of the engine {name} must be None or a string of up to "
         f"{MAX_FINGERPRINT:,} characters, got a {type(fingerprint).__name__}."

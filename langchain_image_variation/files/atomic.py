@@ -166,6 +166,10 @@ def link_or_rename(temporary: Path, path: Path) -> None:
     """Link the file to its final name, or rename it if the file system has no hard links.
 
     Unlike a rename, a link never replaces a file that another process has just written.
+
+    Raises:
+        FileExistsError: If a file with the final name exists.
+        OSError: If the file can be neither linked nor renamed.
     """
     try:
         os.link(temporary, path)

@@ -158,7 +158,7 @@ class FileSystem:
         ]
 
     def remove_empty_folder(self, folder: str) -> None:
-        """Remove a folder if it exists and is empty. In an object store, do nothing."""
+        """Remove a folder if it exists and is empty. Object stores have no folders to remove."""
         path = self.path(folder)
         # Some file systems would remove a folder together with its files.
         if self.backend.async_impl or self._entries(folder) or not self.backend.exists(path):

@@ -15,7 +15,7 @@ def try_lock(descriptor: int) -> bool:
         descriptor: The file, opened for writing. Closing it frees the lock.
 
     Returns:
-        Whether the file is locked now.
+        Whether this descriptor holds the lock now.
 
     Raises:
         OSError: If the file system has no locks.

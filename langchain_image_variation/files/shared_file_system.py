@@ -10,7 +10,7 @@ __all__ = ["SharedFileSystem"]
 
 
 class SharedFileSystem:
-    """Opens a file system again wherever a connection cannot be shared.
+    """Opens a file system again where its connection cannot be shared.
 
     Forked processes cannot share a connection. Threads can if the file system is async, because
     fsspec then uses the connection in a separate thread.

@@ -41,13 +41,13 @@ class Answer:
 
     Args:
         path: The path that was added to the base URL.
-        key_variable: The environment variable of the key, for an error that asks for one.
-        address_hint: A sentence about `base_url`, for an error that doubts it.
         sent_headers: The headers of the request. Errors never show a key from them, even if the
             server repeats it.
         url: The URL of the request. Errors never show a key from its query either.
         n: The number of images that the request asks for.
         budget: Limits the length of the answer. A successful answer counts against it.
+        key_variable: The environment variable of the key, for an error that asks for one.
+        address_hint: A sentence about `base_url`, for an error that doubts it.
     """
 
     def __init__(

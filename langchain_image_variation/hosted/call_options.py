@@ -45,7 +45,7 @@ class CallOptions:
         extra_body: Parameters | None,
         timeout: object,
     ) -> "CallOptions":
-        """Check the arguments of a call.
+        """Return the options that the arguments of a call set, after checking them.
 
         Raises:
             InvalidRequestError: If one of them cannot be sent; `param` names it.

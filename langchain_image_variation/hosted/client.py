@@ -303,6 +303,10 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Ask the server for variations.
 
+        Returns:
+            The server's answer, with at most `request.n` images. Those at URLs have been downloaded
+            already. If that failed, `Image.read` raises the error.
+
         Raises:
             InvalidRequestError: If the server rejects the request. Subclasses say why, among them
                 `ModelNotFoundError`, `ContentPolicyError` and `BillingLimitError`.
@@ -370,7 +374,7 @@ class AsyncImageVariationClient(_BaseClient["httpx.AsyncClient"]):
         return AsyncImages(self._flow, self._session, self._urls)
 
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Ask the server for variations.
+        """Do what `ImageVariationClient.create_variation` does, without blocking the loop.
 
         Raises:
             ImageVariationError: See `ImageVariationClient.create_variation`.

@@ -45,7 +45,8 @@ T = TypeVar("T")
 
 _MAX_RETRIES = 1000
 _OWN_FAILURES = (500, 501, 503)
-"""What a server answers itself. After another 5xx, a gateway lost the answer."""
+"""The statuses with which a server itself reports a failure. After any other 5xx, a gateway may
+have lost its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ class Endpoint:
     api_key: SecretStr
     """Empty if the server needs none."""
     organization: str
-    """Empty if none is sent."""
+    """The header `OpenAI-Organization`. Empty if it is not sent."""
     project: str
-    """Empty if none is sent."""
+    """The header `OpenAI-Project`. Empty if it is not sent."""
     default_headers: HeaderValues
     """Sent with every request. They take precedence over those made of the settings above."""
     default_query: Parameters = field(repr=False)
@@ -96,7 +97,9 @@ class Endpoint:
         address_hint: str = "It usually ends in /v1.",
         honors_idempotency_key: bool = True,
     ) -> "Endpoint":
-        """Check all settings except the headers and the query, which the caller has checked.
+        """Return an endpoint with these settings, after checking them.
+
+        The caller has already checked the headers and the query.
 
         The environment fills in an organization or project that is None.
 

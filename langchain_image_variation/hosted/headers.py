@@ -95,7 +95,7 @@ def check_headers(
 
 
 def is_header_text(value: str) -> bool:
-    """Whether a header can carry a text: printable ASCII without blanks at either end."""
+    """Return whether a header can carry a text: printable ASCII without blanks at either end."""
     return value.isascii() and value.isprintable() and value == value.strip()
 
 

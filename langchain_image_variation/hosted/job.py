@@ -16,12 +16,12 @@ from langchain_image_variation.http.flow import Flow, Wait
 __all__ = ["CANCEL_SECONDS", "Job"]
 
 CANCEL_SECONDS = 5.0
-"""How long a call that was given up may take to cancel its job, in seconds."""
+"""How many seconds an abandoned call may take to cancel its job."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # Seconds between two polls.
 _DELAY_GROWTH = 1.5
 _CANCEL_SHARE = 0.1
-"""At most this part of a call's time is reserved for cancelling its job."""
+"""The largest share of a call's time that is reserved for cancelling its job."""
 
 
 class Job(ABC):

@@ -101,7 +101,7 @@ class JSONText:
 
 
 def _count_final_backslashes(string: bytearray) -> int:
-    """Count in growing steps, because a server may send megabytes of backslashes."""
+    """Return how many backslashes end a string. A server may send megabytes of them."""
     length = 1
     while True:
         length *= 2

@@ -15,7 +15,7 @@ class Server:
 
     title: str
     base_url: str | None = None
-    """Its address, if it has one place or one usual port."""
+    """Its address, if it runs at a fixed address or usually on one local port."""
     host: str | None = None
     """The host that identifies it in a base URL."""
     model: str | None = None

@@ -104,8 +104,8 @@ def _check_json(name: str, value: object) -> None:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         raise InvalidRequestError(
-            f"extra_input must give {excerpt(name)} as a value that JSON has. It has no NaN, no "
-            "infinity, no integers of thousands of digits and no mappings other than dict.",
+            f"extra_input must give {excerpt(name)} as a JSON value. JSON has no NaN and no "
+            "infinity. Integers of thousands of digits and mappings other than dict are refused.",
             param="extra_input",
         ) from None
 

@@ -85,5 +85,5 @@ def form_fields(values: Parameters) -> FormFields:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text can be encoded in UTF-8: it contains no lone surrogate."""
+    """Return whether a text can be encoded in UTF-8: it contains no lone surrogate."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

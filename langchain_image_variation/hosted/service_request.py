@@ -156,7 +156,7 @@ def _flow(service: Service, call: Call, side: int, budget: Budget) -> Flow[Image
 
 
 def _cancel(service: Service, call: Call, budget: Budget) -> None:
-    """Cancel the job of a call that was given up, because nobody will get its images."""
+    """Cancel the job of an abandoned call, because nobody will get its images."""
     deadline = min(budget.deadline, time.monotonic() + CANCEL_SECONDS)
     flow = call.cancel_flow(replace(budget, deadline=deadline))
     if flow is not None:
@@ -166,7 +166,7 @@ def _cancel(service: Service, call: Call, budget: Budget) -> None:
 
 
 def _images(title: str, call: Call, outcome: Outcome) -> list[Image]:
-    """Return the images of a call: those that it made, and one that fails for each other."""
+    """Return the images of a call, with one that raises the error for each missing image."""
     if isinstance(outcome, ImageVariationError):
         return failed_images(call.n, outcome)
     if isinstance(outcome, Exception):

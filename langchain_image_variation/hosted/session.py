@@ -100,7 +100,7 @@ class Session:
         return self._client
 
     def _is_forked(self) -> bool:
-        """Whether a parent process opened the client."""
+        """Return whether a parent process opened the client."""
         return self._process_id != os.getpid()
 
 

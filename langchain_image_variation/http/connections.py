@@ -173,7 +173,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         raise failure
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep."""
+        """Wait between two attempts to connect."""
         await self._backend.sleep(seconds)
 
     async def _resolve(self, host: str, port: int, timeout: float | None) -> list[str]:

@@ -60,7 +60,10 @@ def _get(target: CheckedURL, policy: URLPolicy, deadline: float) -> Flow[bytes]:
     """Send one request to the first address of the host that accepts a connection."""
     host = excerpt(target.host)
     if policy.hosts is not None and target.host not in policy.hosts:
-        raise DownloadError(f"The host {host} is not allowed.", hint="Allow it if you trust it.")
+        raise DownloadError(
+            f"The host {host} is not allowed.",
+            hint="If you trust it, add it to URLPolicy(hosts=[...]).",
+        )
     addresses = yield Work(lambda: _resolve(target.host, policy, deadline))
     tls_failure = None
     for address in addresses:

@@ -44,7 +44,9 @@ class URLPolicy:
 
 def _check_hosts(hosts: Any) -> list[str]:
     if isinstance(hosts, str) or not isinstance(hosts, Collection):
-        raise InvalidRequestError("hosts must be a list of host names.", param="urls")
+        raise InvalidRequestError(
+            "hosts must be a list of host names, such as ['www.example.com'].", param="urls"
+        )
     try:
         return [host_name(str(host)) for host in hosts]
     except DownloadError as error:

@@ -11,7 +11,7 @@ from langchain_image_variation.exceptions import ImageVariationError
 __all__ = ["translate_decoder_errors"]
 
 
-class _PillowWarningsIgnored:
+class _PillowWarningFilter:
     """Ignores Pillow's warnings, for example about corrupt EXIF, while any thread is inside.
 
     `warnings.catch_warnings` restores all filters, including those that other threads have changed
@@ -37,7 +37,7 @@ class _PillowWarningsIgnored:
                 warnings.filters.remove(self._filter)  # type: ignore[attr-defined]  # it is a list
 
 
-_pillow_warnings_ignored = _PillowWarningsIgnored()
+_pillow_warning_filter = _PillowWarningFilter()
 
 
 def translate_decoder_errors(make_error: Callable[[], ImageVariationError]) -> ErrorTranslation:
@@ -56,7 +56,7 @@ class _DecoderErrorTranslation(ErrorTranslation):
     """Also ignores Pillow's warnings in the block."""
 
     def __enter__(self) -> None:
-        _pillow_warnings_ignored.__enter__()
+        _pillow_warning_filter.__enter__()
 
     def __exit__(
         self,
@@ -64,5 +64,5 @@ class _DecoderErrorTranslation(ErrorTranslation):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _pillow_warnings_ignored.__exit__()
+        _pillow_warning_filter.__exit__()
         super().__exit__(kind, error, traceback)

@@ -58,8 +58,8 @@ def scaled_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     The other side is rounded, and is at least 1.
 
     Args:
-        size: The width and height of the image before, in pixels.
-        side: In pixels.
+        size: The width and height of the image before scaling, in pixels.
+        side: The length of its longer side after scaling, in pixels.
     """
     longer = max(size)
     width, height = (max(1, _round(side * length, longer)) for length in size)

@@ -144,10 +144,10 @@ def _cut_out(
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the width and height that an image has when it is upright. Nothing is decoded."""
     width, height = image.size
-    return (height, width) if _orientation(image) in _ON_THEIR_SIDE else (width, height)
+    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
-_ON_THEIR_SIDE = (5, 6, 7, 8)
+_SIDEWAYS = (5, 6, 7, 8)
 """The EXIF orientations whose transposition swaps width and height."""
 
 

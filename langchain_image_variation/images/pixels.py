@@ -270,7 +270,8 @@ def as_small_file(png: SquarePNG, *, max_side: int, max_bytes: int) -> tuple[byt
     Args:
         png: The image. Alpha is ignored.
         max_side: The maximum width and height, in pixels.
-        max_bytes: The length to stay below, if a JPEG of medium quality can.
+        max_bytes: The length to stay below, in bytes. A file that would need a JPEG of less than
+            medium quality may be longer.
 
     Raises:
         InvalidImageError: If the pixels are corrupt.

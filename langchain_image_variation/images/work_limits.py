@@ -119,7 +119,8 @@ def check_size(width: int, height: int) -> None:
     """Refuse an image that has too many pixels, or is too long and narrow.
 
     Raises:
-        InvalidImageError: If it is refused.
+        InvalidImageError: If the pixels, with short sides counted as `MIN_SIDE`, exceed
+            `MAX_PIXELS`.
     """
     if width * height > MAX_PIXELS:
         raise InvalidImageError(

@@ -1,4 +1,4 @@
-"""The answers of the tools: their text, their structured content and its schema, their images."""
+"""The answers of the tools: text, structured content with its schema, and images."""
 
 from collections.abc import Sequence
 from typing import Any

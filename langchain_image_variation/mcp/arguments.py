@@ -40,7 +40,7 @@ _IMAGE = (
 
 
 def _drop_default(schema: dict[str, Any]) -> None:
-    # Some services refuse a null in a schema. A model leaves the argument out instead.
+    # Some services refuse a null in a schema. A model omits the argument instead.
     schema.pop("default", None)
 
 
@@ -72,7 +72,7 @@ def parse_arguments(
 
     Args:
         arguments: The arguments as they arrived.
-        bounds: What the settings leave to the model.
+        bounds: What the model may choose.
         with_seed: Whether an engine has a seed that requests can set.
 
     Raises:
@@ -94,7 +94,7 @@ def input_schema(
     Args:
         max_n_by_engine: The engines that the model may choose, each with the maximum number of
             variations per call. The first is used by default.
-        bounds: What the settings leave to the model.
+        bounds: What the model may choose.
         with_seed: Whether an engine has a seed that requests can set.
     """
     arguments = bounded_arguments(

@@ -11,7 +11,7 @@ from langchain_image_variation.exceptions import RateLimitError
 __all__ = ["MAX_ENGINE_CALLS", "EngineThreads"]
 
 MAX_ENGINE_CALLS = 16
-"""The maximum number of calls of sync engines at once. The hosts of one person make a few. A
+"""The maximum number of calls of sync engines at once. The hosts of one user make only a few. A
 cancelled call counts until its engine stops."""
 
 _Parameters = ParamSpec("_Parameters")

@@ -1,4 +1,4 @@
-"""The library of the protocol: what to do if it is missing or too old."""
+"""Explains what to do if the library of the protocol is missing or too old."""
 
 from importlib import metadata
 
@@ -11,7 +11,7 @@ _MIN_VERSION = "2.2"
 
 
 def explain_import_error(error: ImportError) -> MissingExtraError:
-    """Return the error that says why the library cannot be imported, and what to do."""
+    """Return an error that says why the library cannot be imported, and what to do about it."""
     try:
         version = metadata.version("mcp")
     except metadata.PackageNotFoundError:

@@ -130,8 +130,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
     it may use. About a failure, it gets a text without details, and the failure is logged. Neither
     contains a key or an absolute path.
 
-    `run`, `streamable_http_app` and the other methods are those of `MCPServer`. So are the
-    decorators, with which you can add tools of your own.
+    `run`, `streamable_http_app` and the other methods come from `MCPServer`. So do the decorators,
+    with which you can add your own tools.
 
     Args:
         settings: The settings of the tool. Its engine is the default of the argument `engine`.
@@ -309,7 +309,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     @property
     def _bounds(self) -> ArgumentBounds:
-        """What the settings leave to a model with any of the engines."""
+        """What a model may choose with any of the engines."""
         bounds = [
             argument_bounds(settings, self._loaded_engines) for settings in self._settings.values()
         ]
@@ -435,10 +435,10 @@ _UNUSABLE_SETTINGS = {
 
 
 def _check_usable(settings: ToolSettings) -> None:
-    """Refuse settings that would have no effect.
+    """Refuse settings that would have no effect in a server.
 
     Raises:
-        InvalidRequestError: If one is set.
+        InvalidRequestError: If one of them is set.
     """
     for name, reason in _UNUSABLE_SETTINGS.items():
         if getattr(settings, name) != ToolSettings.model_fields[name].default:

@@ -28,7 +28,7 @@ _SIDES = (THUMBNAIL_SIDE, 384, 256, 192, 128, 96, 64, 32)
 """The widths and heights that are tried, in pixels."""
 
 _QUALITY = 80
-"""The quality of the JPEG files, as that of a contact sheet."""
+"""The quality of the JPEG files, the same as for a contact sheet."""
 
 
 def encode_thumbnails(files: Sequence[bytes], max_base64: int = MAX_BASE64) -> list[str]:

@@ -34,6 +34,9 @@ __all__ = ["SavedImage", "check_response", "cut_back", "make_output_dir", "save_
 def make_output_dir(directory: str | os.PathLike[str]) -> Path:
     """Create a folder for results, with its parents, and check that it is writable.
 
+    Returns:
+        The path of the folder.
+
     Raises:
         OutputError: If it cannot be created, is not a folder, or is not writable.
     """

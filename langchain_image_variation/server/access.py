@@ -41,8 +41,8 @@ def read_bearer_token(headers: Headers) -> str | None:
 
 
 def is_same_token(token: str, expected: str) -> bool:
-    """Return whether a token from `read_bearer_token` is correct. The time does not tell."""
-    # Headers are latin-1 (RFC 9110, section 5.5), and what is compared must be bytes.
+    """Return whether a token from `read_bearer_token` is the expected one, in constant time."""
+    # Headers are latin-1 (RFC 9110, section 5.5), and `compare_digest` needs bytes.
     return hmac.compare_digest(token.encode("latin-1"), expected.encode())
 
 
@@ -126,7 +126,8 @@ class Access:
         check: what they do without a body has no effect. Other servers may be different.
 
         Raises:
-            PermissionDeniedError: If one did. If the request has an `Origin`, `check` decides.
+            PermissionDeniedError: If such a page caused the request. Requests with an `Origin` are
+                left to `check`.
         """
         site = request.headers.get("sec-fetch-site", "none")
         if self._api_key is None and site not in ("none", "same-origin"):
@@ -304,6 +305,6 @@ def _parse_origin(text: object) -> str | None:
     if match is None:
         return None
     scheme = match["scheme"].lower()
-    # Extensions and apps have schemes of their own.
+    # Extensions and apps have their own schemes.
     host = _browser_host(match[0]) if scheme in _PORTS else match["host"].lower()
     return None if host is None else f"{scheme}://{host}"

@@ -1,4 +1,4 @@
-"""What `Idempotency` needs of the records of answers, which several servers share."""
+"""The protocols of answer records, with which several servers share answers."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -18,7 +18,7 @@ class RecordedAnswer(NamedTuple):
 
 
 class AnswerRecord(Protocol):
-    """The record of one `Idempotency-Key`, which is open."""
+    """The open record of one `Idempotency-Key`."""
 
     @property
     def answer(self) -> RecordedAnswer | None:
@@ -49,5 +49,6 @@ class AnswerRecords(Protocol):
 
         Args:
             key: A text that all requests for this answer share.
-            queue_place: Entered while this waits for another process. It may refuse to let it wait.
+            queue_place: Entered while this waits for another process. It raises an error if the
+                request must not wait.
         """

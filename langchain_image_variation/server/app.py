@@ -51,7 +51,7 @@ from langchain_image_variation.server.upstream_address import UpstreamAddress
 __all__ = ["PIXELS_PER_WORKER", "accepted_options", "check_arguments", "create_app"]
 
 PIXELS_PER_WORKER = 4_000_000
-"""The pixels of a photo whose PNG has almost 4 MB, the most that an image may have."""
+"""The number of pixels of a photo whose PNG file has almost 4 MB, the limit of the contract."""
 
 
 def create_app(
@@ -100,8 +100,8 @@ def create_app(
             API key. By default, browsers let no page of another origin read an answer.
         workers: The maximum number of concurrent engine calls. By default, the number of
             processors, or 1 for an engine that computes on a device such as a GPU.
-        queue: The maximum number of requests waiting for the engine. Any more get a 429. If one
-            client has filled the queue, a request from another client replaces its latest one.
+        queue: The maximum number of requests waiting for the engine. Further requests get a 429.
+            If one client has filled the queue, a request from another client replaces its latest.
         store_dir: The folder for images that clients get as URLs, and for answers to requests with
             an `Idempotency-Key`. Several processes may share it. By default, a folder in the user's
             cache.
@@ -110,11 +110,10 @@ def create_app(
             `fsspec`, and the package for this kind of URL.
         storage_options: Passed to the file system of `store_url`, as fsspec's `storage_options`.
         signing_key: The secret that signs the URLs of images in `store_url`, of at least 32
-            characters. Servers that share the store need the same key. A folder has a key of its
-            own.
-        store_max_bytes: The maximum total size of the files in the store, in bytes. The oldest are
-            removed first, also if the disk is full. If that is not enough, requests for URLs get a
-            503 before the engine is called.
+            characters. Servers that share the store need the same key. A folder contains its key.
+        store_max_bytes: The maximum total size of the files in the store, in bytes. If there are
+            more, or if the disk is full, the oldest are removed. If that is not enough, requests
+            for URLs get a 503 before the engine is called.
         upload_timeout: How many seconds a client may take to send a body. Slower ones get a 408.
         max_pixels: The maximum number of pixels of an uploaded image. Decoding takes about 8 bytes
             per pixel. Larger images get a 400.
@@ -276,8 +275,8 @@ def accepted_options(
 ) -> tuple[str, ...]:
     """Return the options of the engine that requests may set.
 
-    A seed only makes images again, so any request may have one. What else the images depend on is
-    for the operator to decide.
+    Any request may set a seed, which only makes results repeatable. The operator decides which
+    other options a request may set.
 
     Args:
         engine: The engine.

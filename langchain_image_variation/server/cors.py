@@ -29,7 +29,7 @@ class CORS(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=["*"],
-            # SDKs send many headers of their own. "*" does not include Authorization, so each
+            # SDKs send many headers. "*" does not include Authorization, so each
             # header that a page asks for is named in the answer.
             allow_headers=["*"],
             # Browsers ask for this before a public page may call an address in a private network.

@@ -13,8 +13,8 @@ __all__ = ["cancel_on_disconnect", "cancel_without_waiting"]
 _T = TypeVar("_T")
 
 _UNWATCHED_SECONDS = 0.05
-"""The client is not watched until then. Most calls end sooner, and watching would slow them
-down."""
+"""How long a call runs before its client is watched. Most calls end sooner, and watching would slow
+them down."""
 
 # The event loop itself keeps only weak references to its tasks.
 _tasks: set[asyncio.Task[Any]] = set()
@@ -28,7 +28,7 @@ def cancel_on_disconnect(
 
     Args:
         request: The client's request.
-        body_ended: Set once the body has been read. By default, it has been read before.
+        body_ended: Set once the body has been read. None if it was read before.
 
     Raises:
         ClientDisconnect: If the block was cancelled.

@@ -1,4 +1,4 @@
-"""Refusing new work while the server shuts down."""
+"""Refuses new work while the server shuts down."""
 
 from starlette.requests import Request
 
@@ -8,10 +8,10 @@ __all__ = ["refuse_while_draining"]
 
 
 def refuse_while_draining(request: Request) -> None:
-    """Refuse a request if the server has got a signal to end.
+    """Refuse a request while the server shuts down.
 
     Raises:
-        ServiceUnavailableError: If it has.
+        ServiceUnavailableError: If the server has received SIGTERM or SIGINT.
     """
     if request.app.state.is_draining:
         raise ServiceUnavailableError(

@@ -25,7 +25,9 @@ _MAX_SILENT_SECONDS = 5.0
 
 
 class EarlyAnswer:
-    """An ASGI middleware that must wrap everything that can answer.
+    """An ASGI middleware that makes sure clients can read an early answer.
+
+    It must wrap everything that can answer.
 
     Args:
         app: The app inside.

@@ -44,7 +44,7 @@ __all__ = [
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
 LOGGED_ID = re.compile(rb"[!-~]{1,128}")
-"""Which IDs of others are logged: any other one could be long, or garble the log."""
+"""The IDs of clients and upstreams that are logged. Others could be long, or garble the log."""
 REQUEST_ID_KEY = "image_variation_request_id"
 """Set in the state of requests that already have an ID, such as one of Ray Serve."""
 
@@ -85,7 +85,7 @@ class Envelope:
                     b"openai-processing-ms": milliseconds,
                     b"openai-version": _VERSION,
                 }
-                # A forwarded answer keeps the upstream's.
+                # A forwarded answer keeps the upstream's values.
                 for name, value in message["headers"]:
                     own_headers.pop(name.lower(), None)
                     if name.lower() == b"x-request-id" and LOGGED_ID.fullmatch(value):
@@ -173,7 +173,7 @@ def _too_many_connections_response() -> Response:
 async def error_response(request: Request, error: ImageVariationError) -> Response:
     """Return the answer for an error from our own tree."""
     if error.status_code == 500:
-        # The cause of a bug in an engine is for the operator only.
+        # Only the operator may see the cause of a bug in an engine.
         error = _log_unexpected(error.__cause__ or error, request.state.request_id)
     elif error.status_code > 500:
         line = {"request_id": request.state.request_id, "error": str(error)}

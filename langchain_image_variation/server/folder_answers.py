@@ -30,8 +30,8 @@ _MAX_SECONDS_TO_ANSWER = 24 * 3600.0
 still being made, so this matters only for files that killed processes leave behind."""
 _FIRST_WAIT = 0.02
 _LONGEST_WAIT = 0.5
-"""How long to wait before checking again whether another process has finished its answer, in
-seconds: at first, and at most. A lock gives no notice when it becomes free."""
+"""Seconds between checks whether another process has finished its answer: the first pause, and the
+longest. A lock gives no notice when it becomes free."""
 
 
 class FolderAnswers:

@@ -38,8 +38,8 @@ class VariationForm(NamedTuple):
 
     request: CreateImageVariationRequest
     options: Mapping[str, object]
-    """Options of the engine for this request only, for example `{"seed": 7}`. Seeds and strengths
-    are valid. The engine checks all others."""
+    """Options of the engine for this request only, for example `{"seed": 7}`. `seed` and `strength`
+    have been checked. The engine checks all others."""
 
 
 async def read_form(

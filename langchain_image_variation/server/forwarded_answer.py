@@ -126,7 +126,7 @@ class _RequestBody:
         self._request = request
         self._timeout = timeout
         self.ended = anyio.Event()
-        """Set once the body has been received. What comes then says that the client is gone."""
+        """Set once the body has been received. The next message says that the client is gone."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self.ended.is_set():
@@ -149,7 +149,7 @@ class _RequestBody:
 def connection_error(
     error: Exception, timeout: float, *, is_started: bool = False
 ) -> EngineConnectionError:
-    """Return the error for a connection with the upstream that failed.
+    """Return the error for a failed connection with the upstream.
 
     Args:
         error: One of `CONNECTION_ERRORS`.

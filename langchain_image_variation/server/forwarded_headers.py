@@ -22,7 +22,7 @@ _NOT_FOR_THE_UPSTREAM = _HOP_BY_HOP | {
     *(b"content-length", b"expect", b"host"),
     # A browser sends the cookies of every server on this machine.
     b"cookie",
-    # What this server has checked, or what a server in front of it has said.
+    # This server has checked them, or a server in front of it has set them.
     *(b"forwarded", b"origin", b"referer", b"x-real-ip"),
     # Some servers take the path from these.
     *(b"x-original-url", b"x-rewrite-url"),
@@ -31,7 +31,7 @@ _NOT_FOR_THE_UPSTREAM_PREFIXES = (b"access-control-", b"sec-", b"x-forwarded-")
 _ACCOUNT = {
     *(b"api-key", b"authorization", b"openai-organization", b"openai-project", b"x-api-key"),
 }
-"""They name the account that pays."""
+"""The headers that name the account that pays."""
 _NOT_FOR_THE_CLIENT = _HOP_BY_HOP | {
     # They are about the upstream's host, and a browser would apply them to this server.
     *(b"accept-ch", b"alt-svc", b"clear-site-data", b"critical-ch", b"nel", b"report-to"),
@@ -42,7 +42,7 @@ _NOT_FOR_THE_CLIENT = _HOP_BY_HOP | {
     # It is set here.
     b"x-content-type-options",
 }
-# Which web pages may read an answer is for this server to decide.
+# This server decides which web pages may read an answer.
 _NOT_FOR_THE_CLIENT_PREFIXES = (b"access-control-",)
 
 

@@ -163,10 +163,10 @@ class Handlers:
             ) as answer:
                 if answer.body is None:
                     work = self._take_turn(form, self._base_url(request), progress, client)
-                    # A client that leaves ends this task at once. The work keeps its turn until
-                    # the engine stops.
+                    # If the client disconnects, this task ends at once. The work keeps its turn
+                    # until the engine stops.
                     answer.body = await cancel_without_waiting(work)
-            # Only now, because it may have become the answer that another server gave first.
+            # Read only now, because another server's answer may have replaced it.
             assert answer.body is not None
             return answer.body
 
@@ -269,7 +269,7 @@ class Handlers:
                 engine, engine_request, progress=progress, wait_when_cancelled=True
             )
         except (AuthenticationError, NotFoundError, PermissionDeniedError) as error:
-            # They concern the hosted engine's key or address, not our client's.
+            # These errors are about the hosted engine's key or address, not our client's.
             raise EngineError("The engine is not set up correctly.") from error
 
     def _build_body(
@@ -306,7 +306,7 @@ class Handlers:
     def _answer_owner(self, request: Request) -> str:
         """Return a text that is equal for requests that may share an answer.
 
-        It is the key, and also the address if the server has no key.
+        It contains the key and, if the server needs none, the client's address.
         """
         key = request.headers.get("authorization", "")
         if self._access.requires_key or request.client is None:

@@ -18,11 +18,11 @@ from langchain_image_variation.server.form import VariationForm
 __all__ = ["DAY", "MAX_ANSWER_BYTES", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
 
 QueuePlace = Callable[[], AbstractContextManager[object]]
-"""Entered while a request waits. It may refuse the request."""
+"""Entered while a request waits. It raises an error if the request must not wait."""
 
 MAX_KEY_LENGTH = 255
 DAY = 24 * 3600.0
-"""How long an answer is remembered at most, in seconds."""
+"""The longest time that an answer is remembered, in seconds."""
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """The maximum size of all answers that a server remembers in memory together, in bytes."""
@@ -88,14 +88,13 @@ class Idempotency:
             key: The key. Requests without one share nothing.
             form: The form of the request.
             owner: Only requests with an equal text may share an answer.
-            queue_place: Entered while the request waits for the answer to another request. It may
-                refuse to let it wait.
+            queue_place: Entered while the request waits for the answer to another request.
             seconds: How long to remember the answer, at most a `DAY`.
 
         Raises:
             ConflictError: If the key was used for a different request.
             InvalidRequestError: If the key is longer than `MAX_KEY_LENGTH`.
-            ImageVariationError: If `queue_place` raises one.
+            ImageVariationError: If `queue_place` refuses to let the request wait.
         """
         if not key:
             yield Answer()
@@ -182,7 +181,9 @@ class Idempotency:
 
 
 def _conflict_error() -> ConflictError:
-    return ConflictError("This Idempotency-Key was used for a different request.")
+    return ConflictError(
+        "This Idempotency-Key was used for a different request. Send this one with a new key."
+    )
 
 
 def _digest(form: VariationForm) -> str:

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: requests by path and status, how long they took, and the queue."""
+"""Metrics for Prometheus: requests by path and status, their durations, and the queue."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 

@@ -1,4 +1,4 @@
-"""Running the app on uvicorn, and ending it without losing an answer."""
+"""Runs the app on uvicorn, and shuts it down without losing an answer."""
 
 import asyncio
 import errno
@@ -29,7 +29,7 @@ _MAX_ACCEPTS = 16
 """How many connections asyncio accepts before it looks at any of them."""
 _FREED_BYTES = 16 * 1024 * 1024
 _MAX_UNSENT_BYTES = 128 * 1024
-"""How much of an answer waits in the operating system."""
+"""The maximum number of bytes of an answer that wait in the operating system."""
 _EXIT_CHECK = 0.1
 """Seconds between two checks for a second signal while the server shuts down."""
 _CANCEL_SECONDS = 5
@@ -141,7 +141,7 @@ class _Server(LimitedServer):
             await asyncio.wait([shutdown_task], timeout=_EXIT_CHECK)
         await shutdown_task
         if self.force_exit:
-            # uvicorn skips this. The lifespan would be cancelled, with a traceback.
+            # After a second signal, uvicorn skips this, and cancels the lifespan with a traceback.
             await self.lifespan.shutdown()
 
 

@@ -74,7 +74,7 @@ class ImageStore(ABC):
     def add_all(self, pngs: Iterable[bytes]) -> list[str]:
         """Store the images of one answer, and return the last part of the URL of each.
 
-        To make room, older images are removed, but none of these.
+        Older images may be removed to make room, but none of the new ones.
 
         Raises:
             ServiceUnavailableError: If an image cannot be written.

@@ -277,7 +277,7 @@ class StoreFolder:
         mtime: float | None = None,
         publish: Callable[[Path, Path], None] = os.replace,
     ) -> None:
-        """Write a file. If that fails, try to make room, and write it once more."""
+        """Write a file. If that fails, try to make room, and write it again."""
         for is_last in (False, True):
             try:
                 with atomic_write(path, publish=publish, mode=_FILE_MODE, mtime=mtime) as file:

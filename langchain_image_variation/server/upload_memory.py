@@ -38,7 +38,7 @@ class UploadMemory:
 
     Args:
         total_bytes: The maximum total size of the uploads, in bytes.
-        queue_place: Entered while an upload waits. It may refuse the upload.
+        queue_place: Entered while an upload waits. It raises an error if the upload must not wait.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class UploadMemory:
             timeout: How many seconds to wait.
 
         Raises:
-            RateLimitError: If the time is over, or if `queue_place` raises one.
+            RateLimitError: If the memory is not free in time, or if `queue_place` raises one.
         """
         reservation = MemoryReservation(client, length, asyncio.get_running_loop().create_future())
         self._waiting.append(reservation)

@@ -48,12 +48,12 @@ _LOGGER = logging.getLogger("langchain_image_variation.server")
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 """The methods that are forwarded. TRACE would show the upstream's key to the client."""
 CONNECT_SECONDS = 10.0
-"""How long a connection with the upstream may take. Its packets take less than a second around the
+"""How many seconds connecting to the upstream may take. Packets take less than a second around the
 world, and are sent again after 1, 3 and 7 seconds (RFC 6298)."""
 WRITE_SECONDS = 60.0
-"""How long the upstream may read nothing of a request."""
+"""How many seconds the upstream may read nothing of a request."""
 MODELS_SECONDS = 5.0
-"""How long the upstream's list of models may take. The server's own models wait for it."""
+"""How many seconds the upstream's list of models may take. The server's own models wait for it."""
 MAX_MODELS_BYTES = 4 * 1024 * 1024
 """The maximum length of the upstream's list of models, in bytes. The vendor's takes 20 KB. A
 gateway with hundreds of models needs less than 1 MB."""
@@ -106,7 +106,7 @@ class Upstream:
         }
         self._access = access
         self._upload_timeout = upload_timeout
-        # Other servers must not know it, because a request with it has been here before.
+        # A secret: a request that carries it has already passed through this server.
         self._via = f"image-variation-{secrets.token_hex(8)}"
         self._connections = Connections(self._address.url)
         self.running = set[ForwardedAnswer]()

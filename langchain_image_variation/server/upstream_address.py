@@ -17,7 +17,7 @@ _TARGET = re.compile(rb"[!\"$-~]*")
 """What the path and the query of a target may contain: visible ASCII characters but "#". Some
 servers read a "#" as the start of a fragment, others as part of the path."""
 _MAX_DECODINGS = 4
-"""How often a path may be percent-encoded. A name that contains a "%" is encoded twice."""
+"""How many times a path may be percent-encoded. A name that contains a "%" is encoded twice."""
 
 
 class UpstreamAddress:

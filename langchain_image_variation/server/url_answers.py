@@ -24,7 +24,7 @@ _LOGGER = logging.getLogger("langchain_image_variation.server")
 
 ANSWER_NAME = re.compile(r"[0-9a-f]{64}\.answer")
 MAX_ANSWER_SECONDS = 24 * 3600.0
-"""How long an answer is remembered at most, in seconds."""
+"""The longest time that an answer is remembered, in seconds."""
 _MAX_RECORD_BYTES = 64 * 1024 * 1024
 """A longer record cannot come from the server, and is not read. Ten of the longest images in base64
 take 56 MB."""

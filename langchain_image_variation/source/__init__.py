@@ -74,7 +74,7 @@ def check_fit(fit: object) -> None:
     """Check that a value is one of `Fit`.
 
     Raises:
-        SourceError: If it is not.
+        SourceError: If it is something else.
     """
     if fit not in get_args(Fit):
         *others, last = map(repr, get_args(Fit))
@@ -87,7 +87,7 @@ def check_url_policy(urls: object) -> None:
     """Check that a policy for sources lists the hosts that it allows. None allows no URL.
 
     Raises:
-        InvalidRequestError: If it does not.
+        InvalidRequestError: If it is something else, or lists no hosts.
     """
     # Importing URLPolicy here would make httpx part of every program.
     if urls is not None and getattr(urls, "hosts", None) is None:
@@ -129,6 +129,9 @@ def load_source(
             not fetched.
         name: The name of the image. By default, the name of its file.
 
+    Returns:
+        The image as a `SquarePNG`, with its name and a note about what was changed.
+
     Raises:
         SourceError: If the source does not exist, cannot be read, is too large, is a URL that is
             not allowed or cannot be fetched, or is not an image in a supported format. The message
@@ -157,7 +160,7 @@ def load_source(
 
 
 def open_source(data: bytes) -> Image.Image:
-    """Open the image in a file of any supported format, of any shape. It may be decoded already.
+    """Return the image in a file of any supported format and shape. It may be decoded already.
 
     Raises:
         SourceError: If the file is not an image in a supported format.

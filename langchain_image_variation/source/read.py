@@ -48,7 +48,17 @@ _NAME_LENGTH = 80
 
 
 def read_source(source: object, urls: "URLPolicy | None") -> tuple[bytes, str]:
-    """Return the bytes of a source and its name."""
+    """Return the bytes of a source, and its name without the suffix, or "image".
+
+    Args:
+        source: Any `ImageSource` but a PIL image.
+        urls: The hosts that https URLs may be fetched from. None allows no URL.
+
+    Raises:
+        SourceError: If the source is of another type, does not exist, cannot be read or fetched, is
+            empty, or is larger than `MAX_SOURCE_BYTES`.
+        InvalidRequestError: If `urls` has an async transport.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         return _check_length(bytes(source)), "image"
     if isinstance(source, str) and source[:5].lower() == "data:":

@@ -110,7 +110,7 @@ class ClientProbe:
         scenario: str | None = None,
         **fields: Any,
     ) -> Call:
-        """Call the function once, with its own view of the server.
+        """Call the function once, with its own view of the server, and return what happened.
 
         Args:
             fault: The fault with which the server responds first.

@@ -43,7 +43,7 @@ class SkipCheck(Exception):
 
 
 def skip(reason: str) -> NoReturn:
-    """Leave a check that cannot be made.
+    """Skip a check that cannot be made.
 
     Raises:
         SkipCheck: Always.

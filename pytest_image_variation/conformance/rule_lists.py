@@ -54,7 +54,7 @@ def apply_lists(
         xfails: Files with the ids of rules that are known to be broken.
 
     Raises:
-        ValueError: As `read_list`.
+        ValueError: See `read_list`.
     """
     skip_reasons = {k: v for path in skips for k, v in read_list(Path(path)).items()}
     xfail_reasons = {k: v for path in xfails for k, v in read_list(Path(path)).items()}

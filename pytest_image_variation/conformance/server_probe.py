@@ -53,7 +53,7 @@ class ServerProbe:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether the server answers at all."""
+        """Whether the server responds at all."""
         try:
             self.variation()
         except Violation:
@@ -61,10 +61,10 @@ class ServerProbe:
         return True
 
     def require_service(self) -> None:
-        """Leave a check if the server refuses even the simplest request.
+        """Skip a check if the server refuses even the simplest request.
 
         Raises:
-            SkipCheck: If it does.
+            SkipCheck: If the server refuses that request.
         """
         if not self.is_reachable or not self.variation().entries:
             skip("A plain request gets no images; see answer-status and answer-data.")
@@ -114,7 +114,7 @@ class ServerProbe:
         return ProbeRequest(parts=(*parts, *([File(image)] if image else [])))
 
     def variation(self, *, image: str | None = "rgb.png", **fields: str | None) -> ProbeResponse:
-        """Send `legal_request` with these arguments.
+        """Return the response to `legal_request` with these arguments.
 
         Raises:
             Violation: If there is no response.

@@ -94,7 +94,7 @@ def server_of(config: pytest.Config) -> Server | None:
     """Return the server of the command line, or None if it names none.
 
     Raises:
-        ValueError: As `Server` and `Capabilities`.
+        ValueError: See `Server` and `Capabilities`.
     """
 
     def option(name: str) -> Any:

@@ -194,7 +194,7 @@ def test_a_stored_conversation_can_be_resumed(root: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
+async def test_two_calls_in_one_message_see_the_same_images(root: Path, kind: str) -> None:
     """Two calls in one message see the same images, and the last result is the newest."""
     engine = RecordingEngine()
     tool = ImageVariationTool(root_dir=root, engine=engine, fixed_size="256x256", max_calls=4)
@@ -209,7 +209,7 @@ async def test_two_calls_in_one_message(root: Path, kind: str) -> None:
     assert refusal.text.startswith("This conversation has used all of its 4 calls to this tool.")
 
 
-async def test_an_event_per_image_while_the_engine_works(root: Path) -> None:
+async def test_events_arrive_while_the_engine_works(root: Path) -> None:
     """`astream_events` yields the first event before the second image is made."""
     event_seen = threading.Event()
 

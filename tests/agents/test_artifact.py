@@ -116,7 +116,7 @@ IMAGE = {"handle": "cat-12345678-1", "path": "variations/cat-12345678-1.png", "s
         ({"images": [{**IMAGE, "path": "dog-12345678-1.png"}]}, 0, "Image 0 of the artifact"),
     ],
 )
-def test_says_what_is_wrong(root: Path, artifact: Any, index: Any, problem: str) -> None:
+def test_a_wrong_argument_is_named(root: Path, artifact: Any, index: Any, problem: str) -> None:
     """A wrong argument gets an error that names it."""
     with pytest.raises(InvalidRequestError) as caught:
         make_tool(root).open_result(artifact, index)
@@ -125,7 +125,7 @@ def test_says_what_is_wrong(root: Path, artifact: Any, index: Any, problem: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_result_that_is_gone(root: Path, kind: str) -> None:
+def test_a_missing_result_is_an_error(root: Path, kind: str) -> None:
     """A result that was deleted, changed or never made gets one and the same error."""
     tool = make_tool(root, kind)
     artifact = make_results(tool, "t-1", n=3)
@@ -223,7 +223,7 @@ def test_a_missing_root_gets_an_error(root: Path) -> None:
         tool.open_result(artifact, 0)
 
 
-def test_the_longest_name_is_a_result() -> None:
+def test_a_name_with_a_whole_hash_is_a_result() -> None:
     """A result whose name has all digits of its hash, because shorter names were taken, counts."""
     handle = f"{'x' * 40}-{SHA256}-10"
     image = {"handle": handle, "path": f"variations/{handle}.png", "sha256": SHA256}

@@ -174,7 +174,7 @@ def test_the_shape_of_the_image_matters(root: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"user": "somebody"}, {"response_format": "url"}, {"image": "copy.jpg"}]
 )
-def test_what_changes_no_pixel_does_not_matter(root: Path, change: dict[str, Any]) -> None:
+def test_arguments_that_change_no_pixel_do_not_matter(root: Path, change: dict[str, Any]) -> None:
     """The cache ignores the user, the response format and the name of the image."""
     (root / "copy.jpg").write_bytes(jpeg())
     tool = make_tool(root)

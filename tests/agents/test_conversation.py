@@ -56,7 +56,7 @@ def test_finds_a_result_by_its_handle(handle: str, expected: object) -> None:
         "img_ac1abae\u0664",
     ],
 )
-def test_finds_nothing_else(handle: str) -> None:
+def test_numbers_and_parts_of_names_find_nothing(handle: str) -> None:
     """A number or a part of a name finds no image."""
     assert normalize_name(handle) is None
     assert CONVERSATION.find_result(handle) is None

@@ -76,7 +76,7 @@ def converse(tool: ImageVariationTool, thread: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_that_conversation_is_deleted(kind: str, tmp_path: Path) -> None:
-    """Its results, uploads and folders are deleted. One with a similar id keeps everything."""
+    """A conversation's results, uploads and folders are deleted. A similar id keeps everything."""
     tool = make_tool(kind, tmp_path)
     for thread in ("user-1 ", "User-1", "user"):
         converse(tool, thread)

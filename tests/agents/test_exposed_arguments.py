@@ -196,10 +196,10 @@ def test_the_schema_has_the_exposed_arguments() -> None:
 
 
 def test_the_description_matches_the_arguments() -> None:
-    """With a prompt, the description does not say that there is none. Your own one stays."""
+    """With a prompt, the description does not say that there is none. Your own text stays."""
     assert "It takes no prompt" in make_tool(expose=EXPOSED - {"prompt"}).description
     tool = make_tool(expose={"prompt"})
-    assert "those that a prompt asks for" in tool.description
+    assert "the changes that a prompt asks for" in tool.description
     assert convert_to_openai_tool(tool)["function"]["description"] == tool.description
     assert make_tool(expose={"prompt"}, description="Mine.").description == "Mine."
 
@@ -243,11 +243,11 @@ async def test_a_wrong_value_is_a_mistake(arguments: Any, rule: str, kind: str) 
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_value_that_the_engine_refuses(kind: str) -> None:
+async def test_a_value_that_the_engine_refuses_is_named(kind: str) -> None:
     """The model learns which option the engine refuses, without the engine's own text."""
     message = await invoke(make_tool(expose=EXPOSED), kind, prompt="forbidden")
     problem = "The image engine does not accept the prompt 'forbidden'."
-    text = f"{problem} Change what you set, or leave it out."
+    text = f"{problem} Choose another value, or leave it out."
     assert (message.text, message.status) == (text, "error")
 
 
@@ -293,7 +293,7 @@ def test_strict_leaves_no_choice() -> None:
 
 
 def test_the_cache_tells_all_choices_apart() -> None:
-    """Calls with other prompts or fits are different. With another name, they are the same."""
+    """Calls with different prompts or fits differ. A different name makes no difference."""
     tool = make_tool(expose=EXPOSED, cache=True)
     choices: list[dict[str, Any]] = [
         {"prompt": "In snow"},

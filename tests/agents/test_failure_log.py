@@ -94,9 +94,7 @@ def test_an_error_without_a_text_is_logged(root: Path, caplog: pytest.LogCapture
     assert "ValueError: the cause" in caplog.text
 
 
-def test_a_group_whose_members_lead_back_to_it(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_circular_group_is_logged_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Errors that were raised again while their group was handled are logged once each."""
     members = [ValueError(f"member {number}.") for number in range(12)]
     group = ExceptionGroup("a group", members)

@@ -106,7 +106,7 @@ async def test_a_bug_in_an_engine_shows(
 
 @pytest.mark.parametrize("error_class", TREE)
 @pytest.mark.parametrize("answers_all", [False, True])
-def test_each_class_of_an_engine(
+def test_each_engine_error_keeps_its_class(
     root: Path,
     caplog: pytest.LogCaptureFixture,
     error_class: type[ImageVariationError],
@@ -143,7 +143,9 @@ def test_each_class_of_an_engine(
         check_clean(caplog.text, root)
 
 
-def test_why_an_engine_refused_an_image(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_log_says_why_an_image_was_refused(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The model only learns that the image was refused. The engine's reason is logged, masked."""
     error = ContentPolicyError(f"No faces. {KEY}")
     tool = ImageVariationTool(root_dir=root, engine=FailingEngine(error))
@@ -157,7 +159,7 @@ def test_why_an_engine_refused_an_image(root: Path, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     "error_class", [c for c in TREE if not issubclass(c, (*MISTAKES, MissingExtraError))]
 )
-def test_each_class_of_a_server(
+def test_each_server_error_keeps_its_class(
     root: Path, caplog: pytest.LogCaptureFixture, error_class: type[ImageVariationError]
 ) -> None:
     """What a server answers over a socket is raised as its class, with a text for the model."""
@@ -189,13 +191,13 @@ def test_each_class_of_a_server(
     ],
     ids=["hangs up", "HTML", "cut off", "silent"],
 )
-async def test_a_faulty_server(
+async def test_a_faulty_server_is_a_failure(
     root: Path,
     caplog: pytest.LogCaptureFixture,
     reaction: Any,
     error_class: type[ImageVariationError],
 ) -> None:
-    """A server that hangs up, is silent or sends something else fails, and so does no server."""
+    """A call fails if the server hangs up, is silent, sends something else or does not run."""
     end_event = threading.Event()
 
     def be_silent(_: object) -> None:
@@ -224,7 +226,9 @@ async def test_a_faulty_server(
 
 
 @pytest.mark.parametrize("fault", ["write", "read"])
-def test_a_storage_that_fails(root: Path, caplog: pytest.LogCaptureFixture, fault: str) -> None:
+def test_a_failing_storage_is_a_failure(
+    root: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
     """A storage that cannot be read or written to is a failure, whatever the model asked for."""
     with bucket() as storage:
         tool = ImageVariationTool(root_dir=root, engine="instant", output_dir="bucket://kept")
@@ -238,7 +242,9 @@ def test_a_storage_that_fails(root: Path, caplog: pytest.LogCaptureFixture, faul
     check_clean(caplog.text, root)
 
 
-def test_an_output_folder_that_fails(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unusable_output_folder_is_a_failure(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A file in place of the folder of results, and a deleted `root_dir`, are failures."""
     tool = ImageVariationTool(root_dir=root, engine="instant")
     (root / "variations").write_bytes(b"")
@@ -337,10 +343,10 @@ class Broken(BaseCallbackHandler):
         raise ZeroDivisionError
 
 
-async def test_an_error_of_a_handler_is_the_developers(
+async def test_an_error_of_a_handler_is_not_a_failure(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error of a handler with `raise_error` is passed on unchanged, and is no failure."""
+    """An error of a handler with `raise_error` is passed on unchanged, and is not a failure."""
     tool = ImageVariationTool(root_dir=root, engine="instant", raise_on=())
     for kind in ("sync", "async"):
         config: Any = {"callbacks": [Broken()]}

@@ -111,7 +111,7 @@ async def test_a_subgraph_streams_to_its_parent(tool: ImageVariationTool, kind: 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_node_that_calls_the_tool_streams(tool: ImageVariationTool, kind: str) -> None:
-    """A node or a task of your own that calls the tool streams too. Only an agent knows the id."""
+    """A node or a task that calls the tool streams too. Only an agent knows the call's id."""
 
     def vary(state: MessagesState) -> dict[str, list[AnyMessage]]:
         return {"messages": [tool.invoke(call(image="cat.jpg", n=2))]}
@@ -151,7 +151,7 @@ async def test_other_streams_do_not_change(tool: ImageVariationTool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_cached_and_refused_calls(tmp_path: Path, kind: str) -> None:
+async def test_cached_calls_stream_and_failed_ones_do_not(tmp_path: Path, kind: str) -> None:
     """A cached call streams its images too, and a call that fails streams nothing."""
     tool = make_tool(tmp_path, cache=True)
     tool.invoke(call(image="cat.jpg", n=2))
@@ -161,7 +161,7 @@ async def test_cached_and_refused_calls(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_runtime_of_your_own(tool: ImageVariationTool, kind: str) -> None:
+async def test_your_own_runtime_gets_the_chunks(tool: ImageVariationTool, kind: str) -> None:
     """Outside a graph, the writer of the runtime gets the chunks. Its errors are yours."""
     found: list[Any] = []
 
@@ -190,7 +190,7 @@ async def test_a_runtime_of_your_own(tool: ImageVariationTool, kind: str) -> Non
 
 
 def test_tool_nodes_stream(tool: ImageVariationTool) -> None:
-    """A `ToolNode` in a graph of your own streams, whatever the key of its messages is."""
+    """A `ToolNode` in your own graph streams, whatever the key of its messages is."""
 
     class State(MessagesState):
         chat: list[AnyMessage]
@@ -204,7 +204,7 @@ def test_tool_nodes_stream(tool: ImageVariationTool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_runnable_outside_a_graph(tool: ImageVariationTool, kind: str) -> None:
+async def test_nothing_is_streamed_outside_a_graph(tool: ImageVariationTool, kind: str) -> None:
     """In a runnable that is not a graph, there is no custom stream, and nothing fails."""
     runnable = RunnableLambda(tool.invoke, afunc=tool.ainvoke)
     if kind == "sync":

@@ -244,7 +244,7 @@ class DataState:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("schema", [ModelState, DataState])
-async def test_a_tool_node_with_other_keys(root: Path, schema: Any, kind: str) -> None:
+async def test_a_tool_node_works_with_other_keys(root: Path, schema: Any, kind: str) -> None:
     """A `ToolNode` works with any name of the messages and any kind of state."""
     builder = StateGraph(schema)
     builder.add_node("tools", ToolNode([make_tool(root, state_key="made")], messages_key="chat"))
@@ -276,7 +276,7 @@ async def test_without_keys_the_message_is_returned(root: Path, kind: str) -> No
     assert answer.status == "success"
 
 
-def test_a_runtime_of_your_own_gets_the_command(root: Path) -> None:
+def test_your_own_runtime_gets_the_command(root: Path) -> None:
     """If your own loop passes a runtime, the tool returns the command."""
     runtime: Any = ToolRuntime(
         state={"messages": [("user", "Hi."), asks(image="cat.jpg")], "images": []},
@@ -338,7 +338,7 @@ async def test_a_subgraph_shares_the_key(root: Path, kind: str) -> None:
     assert len(state["images"]) == 3
 
 
-async def test_many_calls_at_once(root: Path) -> None:
+async def test_many_calls_at_once_each_add_their_images(root: Path) -> None:
     """Twenty calls in one step each add their images, in the order of the calls."""
     for index in range(20):
         (root / f"{index}.png").write_bytes(square_png(index + 1))

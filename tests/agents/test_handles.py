@@ -48,7 +48,9 @@ def expected(tmp_path: Path, image: bytes, n: int = 1) -> list[bytes]:
 
 
 @pytest.mark.parametrize("thread", [None, "t-1"])
-def test_latest_and_names(tool: ImageVariationTool, root: Path, thread: str | None) -> None:
+def test_uploads_and_results_have_names_and_an_order(
+    tool: ImageVariationTool, root: Path, thread: str | None
+) -> None:
     """Uploads and results are found by name, and `latest` is the last one."""
     talk = Talk(tool, thread, upload(ONE), upload(OTHER))
     results = files(talk.vary("latest", n=2), root)
@@ -338,7 +340,7 @@ class TestImagesByURL:
 class TestLimits:
     """The settings of the developer win over the arguments of the model."""
 
-    def test_max_calls(self, root: Path) -> None:
+    def test_a_call_beyond_max_calls_is_refused(self, root: Path) -> None:
         """A call beyond `max_calls` is refused, and another conversation has its own limit."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_calls=2)
         talk = Talk(tool, None, upload(ONE))
@@ -346,7 +348,7 @@ class TestLimits:
         assert "has used all of its 2 calls" in talk.messages[-1].text
         assert Talk(tool, None, upload(ONE)).vary(name_of(ONE)).status == "success"
 
-    def test_max_results(self, root: Path) -> None:
+    def test_the_oldest_results_beyond_max_results_are_deleted(self, root: Path) -> None:
         """Beyond `max_results`, the oldest results are deleted, and other files stay."""
         tool = ImageVariationTool(root_dir=root, engine="instant", max_results=3)
         (root / "variations").mkdir()

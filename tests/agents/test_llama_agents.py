@@ -206,7 +206,7 @@ async def test_a_stored_context_continues(spec: ImageVariationToolSpec, root: Pa
     assert len({Path(path).parent for path in paths}) == 1
 
 
-async def test_uploads_of_a_stored_context(spec: ImageVariationToolSpec, root: Path) -> None:
+async def test_a_stored_context_finds_its_uploads(spec: ImageVariationToolSpec, root: Path) -> None:
     """A context finds its uploads and results, whether it was stored as JSON or pickled."""
     first = agent(spec, asks(image="latest"), says())
     ctx = Context(first)
@@ -419,7 +419,7 @@ async def test_cancelling_a_run_stops_the_engine(root: Path) -> None:
     assert list((root / "variations").rglob("*.png")) == []
 
 
-async def test_max_calls_with_parallel_calls(root: Path) -> None:
+async def test_max_calls_counts_parallel_calls(root: Path) -> None:
     """`max_calls` counts parallel calls, and a tool of another name has its own limit."""
     spec = ImageVariationToolSpec(root_dir=root, engine="instant", max_calls=3)
     (more,) = spec.to_tool_list(
@@ -525,7 +525,7 @@ async def test_the_model_uses_all_exposed_arguments(root: Path) -> None:
     assert {name: image[name] for name in choices} == choices
     assert image["handle"].startswith("Winter-cat-")
     problem = "The image engine does not accept the prompt 'forbidden'."
-    text = f"{problem} Change what you set, or leave it out."
+    text = f"{problem} Choose another value, or leave it out."
     assert (refused.is_error, refused.content) == (True, text)
     (next_image,) = plain.raw_output["images"]
     assert not choices.keys() & next_image.keys()

@@ -69,7 +69,7 @@ def test_a_name_outlives_its_message(
 
 
 @pytest.mark.parametrize("announces", [True, False], ids=["middleware", "tool alone"])
-def test_an_upload_that_no_call_saw(tmp_path: Path, announces: bool) -> None:
+def test_the_middleware_keeps_an_upload_that_no_call_saw(tmp_path: Path, announces: bool) -> None:
     """Only the middleware keeps an upload that is trimmed before the first call of the tool."""
     chat = Chat(
         tmp_path, "t", InMemorySaver(), middleware=[summarization(SUMMARY)], announces=announces
@@ -124,7 +124,7 @@ with SqliteSaver.from_conn_string(f"{root}/state.sqlite") as saver:
 
 @pytest.mark.slow
 def test_a_thread_resumes_in_another_process(tmp_path: Path) -> None:
-    """Another process finds an upload by its name, although no message contains it any more."""
+    """Another process finds an upload by its name, although no message contains it anymore."""
     with SqliteSaver.from_conn_string(f"{tmp_path}/state.sqlite") as saver:
         chat = Chat(tmp_path, "t", saver, middleware=[summarization(SUMMARY)])
         chat.say(question("A cat.", CAT), asks(image="latest"))

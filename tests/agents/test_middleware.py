@@ -221,7 +221,7 @@ def test_a_file_name_is_announced(
         ({"type": "image_url", "image_url": 7}, ""),
     ],
 )
-def test_other_images(
+def test_images_without_a_size_get_a_name(
     variation_tool: ImageVariationTool, block: dict[str, Any], pattern: str
 ) -> None:
     """A link and an unknown file get a name without a size; an image without data gets none."""
@@ -313,7 +313,7 @@ def test_without_a_thread_names_are_announced(variation_tool: ImageVariationTool
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "no folder"])
-def test_uploads_that_cannot_be_kept(tmp_path: Path, obstacle: str) -> None:
+def test_an_unkept_upload_does_not_end_the_agent(tmp_path: Path, obstacle: str) -> None:
     """If uploads cannot be kept, the agent goes on with their names."""
     root = tmp_path / "root"
     root.mkdir()
@@ -338,7 +338,7 @@ def test_a_corrupt_upload_does_not_end_the_agent(
     assert base64.b64encode(image).decode() not in run.messages[2].text
 
 
-def test_something_else_than_the_tool_is_refused(variation_tool: ImageVariationTool) -> None:
+def test_anything_but_the_tool_is_refused(variation_tool: ImageVariationTool) -> None:
     """A mistake in the agent's setup is noticed at once, and not at the first upload."""
     mistakes: list[Any] = [[variation_tool], "image_variation", ImageVariationTool]
     for mistake in mistakes:

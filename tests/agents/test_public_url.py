@@ -84,7 +84,7 @@ def test_a_public_url_is_checked(tmp_path: Path, public_url: str, expected: str)
     ],
 )
 def test_a_wrong_public_url_is_refused(tmp_path: Path, public_url: str, text: str) -> None:
-    """It is refused on construction, and the error does not repeat it."""
+    """A wrong `public_url` is refused on construction, and the error does not repeat it."""
     with pytest.raises(InvalidRequestError, match=f"^public_url {text}") as error_info:
         make_tool(tmp_path, public_url=public_url)
     assert error_info.value.param == "public_url"

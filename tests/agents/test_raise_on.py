@@ -65,7 +65,7 @@ def test_raise_on_chooses_the_failures(root: Path) -> None:
         ((TypeError,), "raise_on cannot contain TypeError: .* become EngineError"),
     ],
 )
-def test_raise_on_with_a_class_never_raised(
+def test_a_class_that_is_never_raised_is_refused(
     root: Path, raise_on: tuple[type[Exception], ...], text: str
 ) -> None:
     """A class that the tool never raises is refused, instead of being ignored."""
@@ -89,7 +89,7 @@ class _Stubborn(_Own):
 
 
 def test_a_developers_own_class_is_kept(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An own class keeps its attributes. If it has its own text, its base in the tree is raised."""
+    """A developer's class keeps its attributes. If it makes its own text, its base is raised."""
     for error, error_class in ((_Own("bob", plan="S"), _Own), (_Stubborn("b", plan="S"), None)):
         tool = ImageVariationTool(root_dir=root, engine=FailingEngine(error))
         with pytest.raises(RateLimitError) as caught:
@@ -120,9 +120,7 @@ class OddText(EngineError):
 
 @pytest.mark.parametrize("error", [OddConstructor(detail="x"), OddText("x")])
 @pytest.mark.parametrize("raise_on", [(), (EngineError,)])
-def test_an_odd_error_of_a_developer_is_no_other_failure(
-    root: Path, error: EngineError, raise_on: Any
-) -> None:
+def test_an_odd_error_counts_as_its_base(root: Path, error: EngineError, raise_on: Any) -> None:
     """A developer's own error with odd methods is answered or raised like its base."""
     tool = ImageVariationTool(root_dir=root, engine=FailingEngine(error), raise_on=raise_on)
     text = "The image engine failed. Try again later, or tell the user."

@@ -77,7 +77,7 @@ SOURCES: dict[str, tuple[Any, dict[str, Any], str, str | None]] = {
         _link("https://example.org/a.png"),
         {"urls": URLPolicy(hosts=["example.com"])},
         "The host 'example.org' is not allowed. Ask the user to upload the image itself.",
-        "Allow it if you trust it.",
+        "If you trust it, add it to URLPolicy(hosts=[...]).",
     ),
     "no host": (
         _link("https://example.com/a.png"),
@@ -107,10 +107,10 @@ SOURCES: dict[str, tuple[Any, dict[str, Any], str, str | None]] = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-async def test_each_image_that_cannot_be_used(
+async def test_an_unusable_image_is_a_mistake(
     root: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """It is a mistake, answered as text; advice for the developer is logged once, as a warning."""
+    """An unusable image is answered as text, and advice for the developer is logged once."""
     image, settings, text, hint = SOURCES[name]
     (root / "corrupt.png").write_bytes(square_png()[:100])
     (root / "empty.png").write_bytes(b"")

@@ -383,7 +383,7 @@ def test_the_artifact_has_the_declared_engine_name(root: Path, engine: Any, name
 def test_an_engine_keeps_the_name_it_was_given_by(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if its class has another name, or is declared under two names."""
+    """An engine keeps the name it was given by, even if its class is declared under two names."""
     declare(
         root,
         "renamed",

@@ -238,7 +238,7 @@ class TestNames:
             f"Earlier results, the newest first (12 of 13): {', '.join(handles[:0:-1])}."
         )
 
-    def test_an_image_that_only_a_provider_has(self, tool: ImageVariationTool) -> None:
+    def test_an_image_without_data_has_no_name(self, tool: ImageVariationTool) -> None:
         """An image without data has no name, and the error says what to ask for."""
         message = HumanMessage([{"type": "image", "file_id": "file-1"}])
         talk = Talk(tool, "t-1", upload(CAT), message)
@@ -281,7 +281,7 @@ class TestLimits:
     """A conversation keeps its uploads within the limits of the settings."""
 
     @pytest.mark.parametrize("output_dir", PLACES)
-    def test_the_longest_unused_are_deleted(self, tmp_path: Path, output_dir: str) -> None:
+    def test_the_least_recently_used_are_deleted(self, tmp_path: Path, output_dir: str) -> None:
         """Beyond `max_uploads`, the image that was used last and those in messages stay."""
         tool = ImageVariationTool(
             root_dir=tmp_path, engine="instant", output_dir=output_dir, max_uploads=2
@@ -304,7 +304,7 @@ class TestLimits:
         Talk(tool, "t-1", upload(DOG)).vary("no")
         assert kept_names(tool) == names_of(CAT, DOG)
 
-    def test_the_clock_may_be_set_back(self, tmp_path: Path) -> None:
+    def test_a_clock_that_is_set_back_favors_no_old_upload(self, tmp_path: Path) -> None:
         """After the clock was set back, new uploads and used ones still count as newer."""
         tool = ImageVariationTool(root_dir=tmp_path, engine="instant", max_uploads=2)
         talk = Talk(tool, "t-1", upload(CAT))
@@ -334,7 +334,7 @@ class TestLimits:
                 assert Talk(tool, "t-1", *messages).vary(name_of(CAT)).status == "success"
                 assert (Bucket.objects[key] == (old_time, data)) == (not is_renewed)
 
-    def test_bytes(self, tmp_path: Path) -> None:
+    def test_uploads_stay_within_the_byte_limit(self, tmp_path: Path) -> None:
         """All uploads together have at most `max_upload_bytes`, and a larger one is not kept."""
         pictures = [noise(side) for side in (40, 41, 42, 100)]
         limit = len(pictures[1]) + len(pictures[2])
@@ -348,7 +348,7 @@ class TestLimits:
         Talk(smaller, "t-1", SUMMARY).vary("no")
         assert kept_names(tool) == names_of(pictures[2])
 
-    def test_age(self, tmp_path: Path) -> None:
+    def test_an_old_unused_upload_is_deleted(self, tmp_path: Path) -> None:
         """An unused upload is deleted at `max_upload_age`, unless it is in a message."""
         tool = ImageVariationTool(
             root_dir=tmp_path, engine="instant", max_upload_age=timedelta(days=1)
@@ -385,7 +385,7 @@ class TestLimits:
         assert [*tmp_path.rglob("uploads")] == []
 
     @pytest.mark.slow
-    def test_a_thousand_uploads(self, tmp_path: Path) -> None:
+    def test_a_thousand_uploads_are_found_again(self, tmp_path: Path) -> None:
         """A thousand images are kept and found again, and only the newest are listed."""
         tool = ImageVariationTool(root_dir=tmp_path, engine="instant", max_uploads=1000)
         pictures = [CAT + number.to_bytes(2) for number in range(1000)]
@@ -545,7 +545,7 @@ class TestHostileFiles:
 class TestFailures:
     """A call goes on if an upload cannot be kept, and a warning is logged once."""
 
-    def test_a_full_disk(
+    def test_a_full_disk_does_not_end_a_call(
         self, tool: ImageVariationTool, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """On a full disk, the image is varied but not kept, and no part of it stays."""
@@ -567,7 +567,9 @@ class TestFailures:
         talk.vary("no")
         assert kept_names(tool) == [name_of(picture)]
 
-    def test_a_file_in_place_of_the_folder(self, tool: ImageVariationTool, tmp_path: Path) -> None:
+    def test_a_file_in_place_of_the_folder_does_not_end_a_call(
+        self, tool: ImageVariationTool, tmp_path: Path
+    ) -> None:
         """If there is a file in place of the folder, calls go on."""
         folder = folder_of(tmp_path)
         folder.parent.mkdir(parents=True)
@@ -577,7 +579,7 @@ class TestFailures:
         assert folder.read_bytes() == b"x"
 
     @pytest.mark.parametrize("fault", ["list", "write", "remove"])
-    def test_a_store_that_fails(
+    def test_a_failing_store_does_not_end_a_call(
         self, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """If a store fails, an image in a message can still be varied, and no text shows why."""
@@ -596,7 +598,9 @@ class TestFailures:
         assert answer.status == ("error" if fault == "write" else "success")
         assert SECRET not in answer.text + caplog.text
 
-    def test_parallel_calls(self, tool: ImageVariationTool, tmp_path: Path) -> None:
+    def test_parallel_calls_keep_whole_files(
+        self, tool: ImageVariationTool, tmp_path: Path
+    ) -> None:
         """Parallel calls of one conversation, and of others, keep whole files."""
         pictures = [square_png(20 + index) for index in range(12)]
 
@@ -612,7 +616,9 @@ class TestFailures:
                 assert name_of(path.read_bytes()) == path.name[:12]
 
     @pytest.mark.slow
-    def test_parallel_processes(self, tool: ImageVariationTool, tmp_path: Path) -> None:
+    def test_parallel_processes_vary_the_right_image(
+        self, tool: ImageVariationTool, tmp_path: Path
+    ) -> None:
         """Processes that delete each other's uploads vary the right image or none."""
         context = multiprocessing.get_context("spawn")
         with context.Pool(3) as pool:
@@ -681,7 +687,7 @@ class TestLinks:
     def test_a_changed_copy_is_not_fetched_again(
         self, link_tool: ImageVariationTool, tmp_path: Path, served: dict[str, bytes]
     ) -> None:
-        """If the copy of a fetched image was changed, its name means nothing any more."""
+        """If the copy of a fetched image was changed, its name no longer finds it."""
         url = "https://images.example/cat.png"
         talk = Talk(link_tool, "t-1", HumanMessage([{"type": "image", "url": url}]))
         assert talk.vary("latest").status == "success"

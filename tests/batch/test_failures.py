@@ -117,7 +117,7 @@ def test_failed_list_is_true_after_each_run(photos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_failed_list_of_processes(photos: Path) -> None:
+def test_processes_report_failed_sources(photos: Path) -> None:
     """Worker processes report failed sources in the same way as concurrent calls."""
     (photos / "0.png").write_text("not an image")
     Path("list.csv").write_text("path,n,strength\nphotos/0.png,3,0.5\n")
@@ -132,7 +132,7 @@ def test_failed_list_of_processes(photos: Path) -> None:
     }
 
 
-def test_failed_list_at_a_url(
+def test_failed_list_is_written_at_a_url(
     photos: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a URL, the list of failed sources is written and removed like the manifest."""

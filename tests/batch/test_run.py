@@ -307,7 +307,7 @@ def test_workers_that_cannot_start_end_the_run(
     assert run("photos") == 1
     assert capsys.readouterr().err == (
         "image-variation: The worker processes cannot be started. The last one ended early (exit "
-        "code 1).\n"
+        "code 1). Use fewer workers, or check that this Python can import the package.\n"
     )
 
 
@@ -520,7 +520,7 @@ def test_gallery_survives_missing_sources(photos: Path) -> None:
 
 @pytest.mark.parametrize("gpus", ["1", "-1", "nan"])
 def test_gpus_need_a_cluster(gpus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --ray, the message names --gpus."""
+    """`--gpus` without `--ray` is refused, and the message names the option."""
     assert run_hosted("photos", "--gpus", gpus) == 2
     assert "--gpus" in capsys.readouterr().err
     assert not output_images()

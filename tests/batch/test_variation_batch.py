@@ -65,7 +65,7 @@ def test_threads_share_one_engine() -> None:
 
     def rows(number: int) -> list[Any]:
         start.wait(60)
-        return shared_batch.rows({"path": f"photos/{number}.png"})
+        return shared_batch.make_rows({"path": f"photos/{number}.png"})
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(rows, range(4)))
@@ -274,12 +274,14 @@ def test_relative_output_folder_is_fixed_at_start(
 
 
 async def test_async_calls_return_the_same_rows() -> None:
-    """`rows_async` returns what `rows` returns."""
+    """`make_rows_async` returns what `make_rows` returns."""
     source = {"path": "photos/0.png"}
-    rows = await batch().rows_async(source)
-    second_rows = await batch().rows_async(source)
-    assert [{**row, "milliseconds": None} for row in rows] == second_rows == batch().rows(source)
-    (error_row,) = await batch().rows_async({"path": "photos"})
+    rows = await batch().make_rows_async(source)
+    second_rows = await batch().make_rows_async(source)
+    assert (
+        [{**row, "milliseconds": None} for row in rows] == second_rows == batch().make_rows(source)
+    )
+    (error_row,) = await batch().make_rows_async({"path": "photos"})
     assert error_row["error"] == "SourceError: 'photos' is a folder; pass the path of an image."
 
 

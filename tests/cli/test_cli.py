@@ -127,7 +127,7 @@ def test_parts_can_be_turned_off(part: str, capsys: pytest.CaptureFixture[str]) 
 BAD = [
     (
         "https://example.com/cat.png --allow-host images.example --allow-host b.example",
-        "The host 'example.com' is not allowed. Allow it if you trust it.",
+        "The host 'example.com' is not allowed. If you trust it, add --allow-host HOST.",
     ),
     ("http://images.example/cat.png --allow-host images.example", "Only https URLs are fetched"),
     ("photo.jpg --allow-host https://images.example", "is not a full host name"),

@@ -31,7 +31,7 @@ def create(
     return call("create", *arguments, "--engine", engine, input=stdin.encode())
 
 
-def test_formats_of_the_response(folder: Path) -> None:
+def test_a_format_prints_the_response(folder: Path) -> None:
     """`--format json`, `jsonl`, `yaml` and `raw` print the response and write no file."""
     texts = {
         style: create("a.png", "--size", "256x256", "--format", style).stdout
@@ -112,7 +112,7 @@ def test_a_request_on_standard_input(folder: Path, text: str) -> None:
         ("a" * 70_000, "it has more than 65,536 bytes"),
     ],
 )
-def test_what_is_not_a_request(folder: Path, text: str, message: str) -> None:
+def test_invalid_input_is_not_a_request(folder: Path, text: str, message: str) -> None:
     """If standard input is not a request, one line says why, and nothing is made."""
     result = create(stdin=text)
     assert result.returncode == 2
@@ -143,7 +143,7 @@ def test_a_loop_keeps_its_standard_input(folder: Path) -> None:
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 2)
 
 
-def test_a_key_for_a_hosted_engine(folder: Path) -> None:
+def test_a_key_is_for_hosted_engines(folder: Path) -> None:
     """`--api-key` is the key of a hosted engine. Other engines refuse it."""
     app = create_app("instant", api_key="sk-right", store_dir=folder / "store")
     with serving(app) as url:

@@ -71,7 +71,7 @@ def test_without_a_url_everything_is_skipped(run: Run) -> None:
     )
 
 
-def test_command_line(kit: Run, pytester: pytest.Pytester) -> None:
+def test_the_command_line_reports_each_failure(kit: Run, pytester: pytest.Pytester) -> None:
     """A failure has the rule, what was found and how to repeat it, and a table has the counts."""
     result = kit("--image-variation-report=reports/kit.json", "-k", "broken-pixels or n-zero")
     result.assert_outcomes(failed=1, passed=1, deselected=COUNT - 2)
@@ -103,7 +103,7 @@ def test_command_line(kit: Run, pytester: pytest.Pytester) -> None:
 
 
 def test_weaker_level_xfails(kit: Run) -> None:
-    """A broken rule of a weaker level xfails, and the summary lists it all the same."""
+    """A broken rule of a weaker level xfails, and the summary still lists it."""
     result = kit("--image-variation-level=must", "-k", "broken-pixels")
     result.assert_outcomes(xfailed=1, deselected=COUNT - 1)
     result.stdout.fnmatch_lines(["SHOULD xfailed: refuse-broken-pixels: *"])
@@ -116,7 +116,7 @@ def test_levels_are_markers(kit: Run) -> None:
     result.stdout.fnmatch_lines([f"{of_level}/{COUNT} tests collected *"])
 
 
-def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
+def test_listed_rules_are_skipped_or_expected_to_fail(kit: Run, pytester: pytest.Pytester) -> None:
     """Listed rules are skipped or expected to fail, and one that passes unexpectedly fails."""
     skips = "\ufeffrefuse-n-zero  # too dear\r\n\r\n# Ours.\r\n"
     (pytester.path / "skips.txt").write_bytes(skips.encode())
@@ -154,7 +154,9 @@ def test_lists(kit: Run, pytester: pytest.Pytester) -> None:
         ("--image-variation-capabilities=max_n=11", "*max_n must be an integer from 1 to 10*"),
     ],
 )
-def test_invalid_options(kit: Run, pytester: pytest.Pytester, option: str, message: str) -> None:
+def test_invalid_options_end_the_run(
+    kit: Run, pytester: pytest.Pytester, option: str, message: str
+) -> None:
     """An invalid option ends the run at once, with a message."""
     (pytester.path / "wrong.txt").write_text("refuse-n-zero\nn-zero\n")
     result = kit(option, "-p", "xdist.plugin", "-n", "2")
@@ -223,7 +225,7 @@ def pytest_runtest_call(item):
 """
 
 
-def test_report_of_an_interrupted_run(kit: Run, pytester: pytest.Pytester) -> None:
+def test_an_interrupted_run_is_reported(kit: Run, pytester: pytest.Pytester) -> None:
     """An interrupted run reports the rules checked so far, and pytest's exit status."""
     pytester.makepyfile(interrupting=INTERRUPTING)
     pytester.syspathinsert()
@@ -234,7 +236,7 @@ def test_report_of_an_interrupted_run(kit: Run, pytester: pytest.Pytester) -> No
 
 
 @pytest.mark.slow
-def test_xdist(kit: Run, pytester: pytest.Pytester) -> None:
+def test_xdist_reports_all_workers(kit: Run, pytester: pytest.Pytester) -> None:
     """With xdist, the summary and the report cover all workers."""
     result = kit(
         *("-p", "xdist.plugin", "-n", "2", "--image-variation-report=kit.json"),
@@ -303,7 +305,7 @@ class TestEngine(EngineConformanceTests):
 """
 
 
-def test_subclasses(run: Run) -> None:
+def test_each_class_works_in_a_subclass(run: Run) -> None:
     """Each class of the kit works in a subclass that provides its one fixture."""
     selection = "(TestServer and n-one) or client-asks or client-raises-rate or engine-n"
     result = run(SUBCLASSES, "-k", selection, "-rs")

@@ -170,7 +170,9 @@ STRANGE = {
     ids=["200", "200 url", "400"],
 )
 @pytest.mark.parametrize("content", STRANGE.values(), ids=STRANGE)
-def test_strange_responses(content: object, status: int, claims: Capabilities) -> None:
+def test_strange_responses_get_an_outcome(
+    content: object, status: int, claims: Capabilities
+) -> None:
     """Whatever the response is, each rule gets an outcome and a short message."""
     server = constant_server(
         content, status, x_request_id="\x1b[2J" if status == 400 else "r" * 5000
@@ -223,7 +225,7 @@ HINTS = {
 
 
 @pytest.mark.parametrize("status", HINTS)
-def test_hint_about_the_options(status: int) -> None:
+def test_a_hint_names_the_options_to_check(status: int) -> None:
     """If a server responds without images, the message says which options to check."""
     assert violation_of(
         "answer-status", constant_server(b"No", status, location="/there")
@@ -261,7 +263,7 @@ def test_success_without_images_is_a_violation() -> None:
         ("http://strange", "http://strange"),
     ],
 )
-def test_base_urls(url: str, base_url: str) -> None:
+def test_base_urls_are_normalized(url: str, base_url: str) -> None:
     """Base URLs are normalized as in our own client."""
     assert Server(url).base_url.rstrip("/") == base_url
 
@@ -278,7 +280,7 @@ def test_base_urls(url: str, base_url: str) -> None:
         ({"timeout": float("nan")}, "timeout must be more than 0 and at most 86,400 seconds"),
     ],
 )
-def test_invalid_servers(settings: dict[str, Any], message: str) -> None:
+def test_invalid_servers_are_refused(settings: dict[str, Any], message: str) -> None:
     """Invalid settings of a server are refused at once."""
     with pytest.raises(ValueError, match=message):
         Server(**{"base_url": "http://strange/v1", **settings})

@@ -35,7 +35,7 @@ def test_model_and_note_stay_off_the_wire() -> None:
     assert (read_back.model, read_back.note) == (None, None)
 
 
-def test_an_answer_that_names_a_model() -> None:
+def test_a_servers_own_model_key_is_kept() -> None:
     """A server's own keys `model` and `note` are kept, but are not an engine's."""
     response = ImagesResponse.from_content({"created": 1, "data": [], "model": "x", "note": 7})
     assert response.model_extra == {"model": "x", "note": 7}
@@ -159,7 +159,7 @@ def test_the_repr_does_not_show_images(response_format: Any) -> None:
 
 
 def test_every_image_needs_its_seed() -> None:
-    """Fewer seeds than images are an error."""
+    """A response with fewer seeds than images is an error."""
     with pytest.raises(EngineError, match="number of files is 2, and of seeds 1"):
         ImagesResponse.from_pngs([b"a", b"b"], response_format="url", seeds=[1])
 

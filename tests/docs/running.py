@@ -14,7 +14,7 @@ def check_excuse(block: Block) -> None:
     """Check that a test runs the block, or that the comment above it says why none does.
 
     Raises:
-        AssertionError: It does neither.
+        AssertionError: If neither is so.
     """
     if block.reason is None:
         place, language = f"{block.page}:{block.line}", block.language or "no language"

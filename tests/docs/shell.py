@@ -35,7 +35,7 @@ class Shell:
         """Run commands, and return what they printed and the exit status of the last one.
 
         Raises:
-            AssertionError: They ended the shell, or did not finish in time.
+            AssertionError: If they ended the shell, or did not finish in time.
         """
         process, mark = self._process, f"end-{uuid.uuid4().hex}"
         assert process.stdin and process.stdout

@@ -86,7 +86,7 @@ def test_a_seed_gives_the_images_that_follow() -> None:
 
 
 def test_refuses_a_model_it_does_not_offer() -> None:
-    """Only the old endpoint's model name and its own are accepted."""
+    """The engine accepts only its own model name and that of the old endpoint."""
     for model in ("dall-e-2", "instant"):
         request = CreateImageVariationRequest(image=PNG, model=model)
         assert InstantEngine().create_variation(request).data

@@ -108,7 +108,9 @@ def test_an_unknown_engine_is_refused_with_the_list() -> None:
 @pytest.mark.parametrize("engine", [InstantEngine, InstantEngine(), None])
 def test_an_object_needs_no_loading(engine: Any) -> None:
     """The error for an engine instead of its name says that it needs no loading."""
-    with pytest.raises(InvalidRequestError, match="Pass an engine of your own without load_engine"):
+    with pytest.raises(
+        InvalidRequestError, match="Use your own engine directly, without load_engine"
+    ):
         load_engine(engine)
 
 

@@ -182,7 +182,7 @@ except KeyboardInterrupt:
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["again"]])
 def test_an_interrupt_while_a_thread_starts_ends(arguments: list[str]) -> None:
-    """The process ends after an interrupt at any time, and an engine can be called once more."""
+    """The process ends after an interrupt at any time, and an engine can be called again."""
     assert _output(_INTERRUPTED_START, *arguments) == "interrupted"
 
 

@@ -51,7 +51,7 @@ def test_photos_without_print_have_no_text(name: str) -> None:
 
 
 def test_noise_is_not_text() -> None:
-    """Neither is noise, nor a lattice, nor an image of one color."""
+    """Noise, a lattice and an image of one color are not text."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
     lattice = np.full((256, 256), 255, dtype=np.uint8)
     lattice[::16] = lattice[:, ::16] = 0

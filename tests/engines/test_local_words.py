@@ -74,7 +74,7 @@ def test_photos_without_words_may_be_mirrored() -> None:
 
 
 def test_a_clock_face_shows_numbers() -> None:
-    """A clock runs backwards in a mirror."""
+    """The numbers of a clock face are found: mirrored, the clock would run backwards."""
     image = Image.new("L", (512, 512), 120)
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(36)
     pen.ellipse((100, 100, 412, 412), 245, 20, 8)
@@ -86,7 +86,7 @@ def test_a_clock_face_shows_numbers() -> None:
 
 
 def test_bars_windows_and_noise_are_not_words() -> None:
-    """Neither is a fence, a wall of windows, noise, nor an image of one color."""
+    """A fence, a wall of windows, noise and an image of one color are not words."""
     fence, windows = np.full((2, 256, 256), 200, dtype=np.uint8)
     for place in range(10, 240, 20):
         fence[100:180, place : place + 8] = 40

@@ -89,7 +89,7 @@ def test_each_error_answer_has_its_error(
 
 
 def test_an_error_keeps_type_code_and_param(call: Caller) -> None:
-    """Empty strings count as None."""
+    """An error keeps the body's type, code and param. Empty strings count as None."""
     body = failure("m", type="t", code="c", param="p")
     handler, _ = answering(httpx.Response(400, content=body))
     with pytest.raises(InvalidRequestError) as caught:

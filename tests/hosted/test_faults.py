@@ -482,7 +482,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, sch
 
 
 def test_hooks_of_an_http_client_are_called() -> None:
-    """The hooks of your own httpx client see our requests, too."""
+    """The hooks of an httpx client that you pass see our requests, too."""
     urls: list[str] = []
     hooks: dict[str, list[Callable[..., None]]] = {
         "request": [lambda request: urls.append(request.method)]

@@ -211,7 +211,7 @@ def test_a_client_shows_only_its_address() -> None:
         ("https://bücher.example/v1", "https://xn--bcher-kva.example/v1/images/variations"),
     ],
 )
-def test_spellings_of_base_url(call: Caller, base_url: str, url: str) -> None:
+def test_base_url_has_many_spellings(call: Caller, base_url: str, url: str) -> None:
     """`base_url` may have blanks, slashes, the path of the call, escapes and a query."""
     handler, requests = answering(ok())
     call(handler, base_url=base_url)

@@ -25,7 +25,7 @@ from tests.calling import (
 
 
 def test_the_examples_of_the_reference_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference's examples run with another import only: a file, its bytes, a BytesIO."""
+    """The reference's examples run with only the import changed: a file, its bytes, a BytesIO."""
     monkeypatch.setenv("OPENAI_BASE_URL", BASE_URL)
     path = tmp_path / "image.png"
     path.write_bytes(PNG)

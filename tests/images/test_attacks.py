@@ -89,7 +89,7 @@ def test_every_attack_is_tested() -> None:
 
 
 def test_reads_are_counted() -> None:
-    """A decoder may call `read` as often as the limit says, but not once more."""
+    """A decoder may call `read` as often as the limit says, and no more."""
     file = BoundedFile(b"12345", 3)
     assert [file.read(1) for _ in range(3)] == [b"1", b"2", b"3"]
     with pytest.raises(InvalidImageError, match="limit of 3 reads for a file"):
@@ -197,7 +197,7 @@ def test_small_tiles_are_accepted_up_to_a_number() -> None:
 
 
 def test_a_size_that_is_stated_twice_is_refused() -> None:
-    """Pillow and libtiff may read different ones, so neither can be checked."""
+    """A TIFF that states its size twice is refused: Pillow and libtiff may read different ones."""
     data = bytearray(_saved(Image.new("L", (16, 16)), "TIFF"))
     (start,) = struct.unpack_from("<I", data, 4)
     # The entry after the width states the height; now it states the width too.
@@ -241,7 +241,7 @@ def test_runs_of_a_bmp_file_are_decoded() -> None:
 
 
 def test_segments_of_photoshop_are_accepted() -> None:
-    """Photoshop writes one or a few segments of its blocks."""
+    """Photoshop's blocks may fill several segments, up to the limit."""
     data = FILES["_jpeg_with_segments"](0xED, b"Photoshop 3.0\0" + bytes(60_000))
     check_work(data(60_018 * MAX_JPEG_EXIF_SEGMENTS))
 

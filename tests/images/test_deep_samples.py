@@ -196,7 +196,9 @@ def test_a_part_of_a_deep_image_is_the_same_part(depth: int) -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
-def test_pil_images_of_sixteen_bits(make: Callable[[str], Image.Image], mode: str) -> None:
+def test_pil_images_of_sixteen_bits_are_rounded(
+    make: Callable[[str], Image.Image], mode: str
+) -> None:
     """Each byte order of Pillow's 16-bit gray is rounded, in any size."""
     assert load_source(make(mode)).png.color_type == GRAY
     assert normalize(make(mode)).getextrema() == (156, 156)

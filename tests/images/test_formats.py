@@ -115,7 +115,7 @@ def test_a_heic_with_ten_bits_is_rounded() -> None:
 
 
 @pytest.mark.parametrize("mode", ["La", "RGBa"])
-def test_premultiplied_colors_with_a_profile(mode: str) -> None:
+def test_premultiplied_colors_are_restored_before_a_profile(mode: str) -> None:
     """Colors multiplied by alpha are restored before a profile is applied."""
     image = ramp("LA" if mode == "La" else "RGBA").convert(mode)
     image.info["icc_profile"] = srgb_profile()

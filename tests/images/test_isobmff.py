@@ -179,7 +179,7 @@ def test_overlapping_parts_are_refused() -> None:
 
 
 def test_overlapping_exif_values_are_refused() -> None:
-    """Pillow before 13.0 copies each value of AVIF's Exif, even if they overlap."""
+    """Overlapping values are refused, because Pillow before 13.0 copies each of AVIF's Exif."""
     entries = b"".join(struct.pack("<HHII", 0x100 + n, 7, 2_000, 40) for n in range(40))
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 40) + entries + bytes(3_000)
     data = heif([(b"av01", 8, 8, b""), (b"Exif", 0, 0, bytes(4) + exif)], brand=AVIF)

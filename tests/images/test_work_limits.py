@@ -284,7 +284,7 @@ def test_tables_before_the_image_end_nothing() -> None:
     ids=["fill", "stuffed", "restart", "TEM", "junk"],
 )
 def test_bytes_between_scans_hide_no_scan(filling_bytes: bytes) -> None:
-    """Decoders skip fill bytes, restart markers and junk before a marker."""
+    """Scans after fill bytes, restart markers or junk are counted, as decoders find them."""
     last = ATTACK.rindex(b"\xff\xda")
     hidden = ATTACK[:last] + filling_bytes + ATTACK[last:]
     assert count_scans(hidden) == _naive_count(hidden) == 300
@@ -292,7 +292,7 @@ def test_bytes_between_scans_hide_no_scan(filling_bytes: bytes) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 2])
 def test_a_length_that_is_too_small_hides_no_scan(length: int) -> None:
-    """Decoders read a length below 2 as 2, an empty segment."""
+    """A length below 2 is read as 2, an empty segment, as decoders read it."""
     last = ATTACK.rindex(b"\xff\xda")
     hidden = ATTACK[:last] + b"\xff\xfe" + length.to_bytes(2) + ATTACK[last:]
     with pytest.raises(InvalidImageError, match=REFUSAL):
@@ -372,7 +372,7 @@ def test_a_corrupt_frame_hides_no_samples(frame: str) -> None:
 
 
 def test_metadata_in_many_segments_is_refused() -> None:
-    """Pillow keeps each segment, and copies all of Exif again for each part of it."""
+    """Metadata in many segments is refused, because Pillow keeps and copies them all."""
     plain = jpeg()
     comments = segment(0xFE, b"c") * MAX_JPEG_SEGMENTS
     with pytest.raises(InvalidImageError, match="too many segments; the limit is 16,384"):
@@ -385,7 +385,7 @@ def test_metadata_in_many_segments_is_refused() -> None:
 
 @pytest.mark.parametrize("stray", [b"\xff", b"\xff\xd0", b"\xff\x01"])
 def test_many_bytes_between_segments_are_refused(stray: bytes) -> None:
-    """Pillow skips fill bytes and lone markers one at a time, some seconds for 16 MB."""
+    """Many bytes between segments are refused, because Pillow skips them one at a time."""
     plain = jpeg()
     few = stray * (1000 // len(stray))
     many = stray * (MAX_JPEG_STRAY_BYTES // len(stray) + 1)
@@ -400,7 +400,7 @@ def test_many_bytes_between_segments_are_refused(stray: bytes) -> None:
 @pytest.mark.mostly_slow("b'\\\\xff'")
 @pytest.mark.parametrize("filling", [b"\xff\x00", b"\xff", b"\xff\xd0", b"a\xff\x00\xff"], ids=repr)
 def test_a_large_file_is_checked_in_linear_time(filling: bytes) -> None:
-    """A quadratic search would not finish 16 MB of filling after a scan's header."""
+    """A file with 16 MB of filling after a scan's header is checked in linear time."""
     data = jpeg()[:-2] + filling * (2**24 // len(filling))
     assert count_scans(data) == 1
     check_work(data)
@@ -469,7 +469,7 @@ def test_pillow_finds_the_segments_that_we_count(parts: list[bytes]) -> None:
 
 @pytest.mark.parametrize("marker", [0xC0, 0xC2, 0xC9, 0xDE], ids=hex)
 def test_a_second_frame_header_is_refused(marker: int) -> None:
-    """Pillow keeps the components of each frame, and an image has one frame."""
+    """A second frame header is refused, because an image has one frame and Pillow keeps each."""
     frame = segment(marker, bytes([8, 0, 16, 0, 16, 1, 1, 0x11, 0]))
     with pytest.raises(InvalidImageError, match="with 2 frame headers; the limit is 1"):
         load_source(_with_header_segments(frame))
@@ -478,7 +478,7 @@ def test_a_second_frame_header_is_refused(marker: int) -> None:
 
 
 def test_an_oversized_frame_header_is_refused() -> None:
-    """A component's number is a byte, so a header has room for 255 components."""
+    """A frame header that is longer than 255 components need is refused."""
     frame = bytes([8, 0, 16, 0, 16, 255]) + b"\x01\x11\0" * 255
     check_work(b"\xff\xd8" + segment(0xC0, frame))
     with pytest.raises(InvalidImageError, match="frame header of 772 bytes; the limit is 771"):
@@ -517,7 +517,7 @@ def _split_exif(block: bytes) -> list[bytes]:
 @pytest.mark.parametrize("kind", [1, 3, 5, 10, 12, 16])
 @pytest.mark.parametrize("where", ["Exif", "Exif twice", "Exif in parts", "MPO"])
 def test_overlapping_exif_values_are_refused(where: str, kind: int, order: str) -> None:
-    """Pillow 12.3 copies each: 64 KB of them took a minute, and 4 MB took 100 GB of memory."""
+    """Overlapping values are refused: Pillow 12.3 copies each, and 4 MB took 100 GB of memory."""
     length = 200_000 if where == "Exif in parts" else 60_000
     sizes = {1: 1, 3: 2, 5: 8, 10: 8, 12: 8, 16: 8}
     whole = (length - 4000) // sizes[kind]
@@ -641,7 +641,7 @@ def _tiff(big: bool, tag: int | None, count: int) -> bytes:
 @pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
 @pytest.mark.parametrize("tag", [None, 0x8769, 0x8825], ids=["first", "Exif", "GPS"])
 def test_overlapping_tiff_values_are_refused(big: bool, tag: int | None) -> None:
-    """Pillow 12.3 copies each: 4 MB with 400 of them took 1.5 GB of memory."""
+    """Overlapping values are refused: Pillow 12.3 copies each, and 4 MB took 1.5 GB of memory."""
     assert load_source(_tiff(big, tag, 2)).png.side == 16
     with pytest.raises(InvalidImageError, match="TIFF file whose values overlap more than 4 times"):
         load_source(_tiff(big, tag, MAX_EXIF_OVERLAP + 1))

@@ -94,7 +94,7 @@ async def test_clients_call_the_tool(url: str, mode: str) -> None:
     assert reports == [1, 2]
 
 
-async def test_two_clients_at_once(url: str) -> None:
+async def test_two_clients_get_their_own_answers(url: str) -> None:
     """Each client gets the answers to its own calls."""
     async with connect(url) as one, connect(url, "legacy") as other:
         calls = [(client, n) for n in range(1, 6) for client in (one, other)]

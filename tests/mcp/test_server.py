@@ -183,7 +183,7 @@ async def test_an_argument_without_effect_is_not_named(root: Path) -> None:
     assert "seed" not in text(refusal)
 
 
-async def test_an_installed_engine_without_a_fingerprint(
+async def test_an_engine_given_by_name_can_have_a_cache(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that is given by name can have a cache, as for the LangChain tool."""
@@ -399,7 +399,7 @@ async def test_a_refused_prompt_can_be_changed(root: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-async def test_results_that_cannot_be_saved(root: Path) -> None:
+async def test_an_unsaved_result_is_a_failure(root: Path) -> None:
     """If nothing can be written to the folder, the answer says that saving failed."""
     (root / "variations").write_text("a file in the way")
     answer = await create(serve(root))
@@ -407,7 +407,7 @@ async def test_results_that_cannot_be_saved(root: Path) -> None:
     assert text(answer).startswith("Images could not be read or saved.")
 
 
-async def test_a_folder_that_vanished(root: Path) -> None:
+async def test_a_deleted_folder_is_an_error(root: Path) -> None:
     """If the folder is deleted while the server runs, its tools answer with errors."""
     server = serve(root)
     (root / "cat.png").unlink()
@@ -475,7 +475,7 @@ async def test_calls_run_at_the_same_time(root: Path) -> None:
     assert engine.calls == 2
 
 
-async def test_engines_that_never_stop(root: Path) -> None:
+async def test_engines_that_never_stop_do_not_delay_others(root: Path) -> None:
     """Cancelled calls whose engine goes on do not delay the rest, until there are too many."""
     engine = StubbornEngine()
     server = serve(root, engine, ["instant"])
@@ -495,7 +495,7 @@ async def test_engines_that_never_stop(root: Path) -> None:
         assert answer.structured_content["images"]
 
 
-async def test_a_server_that_ends_refuses_calls(root: Path) -> None:
+async def test_a_stopping_server_refuses_calls(root: Path) -> None:
     """After `refuse_calls`, a call in progress is finished, and a new one is refused."""
     engine = PatientEngine()
     server = serve(root, engine)

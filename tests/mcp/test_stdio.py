@@ -141,7 +141,7 @@ BROKEN = [
 
 
 def test_broken_frames_are_survived(root: Path) -> None:
-    """After lines that are no messages, the server still answers."""
+    """After lines that are not messages, the server still answers."""
     with Host(root, "--engine", "instant") as host:
         assert host.request("tools/list")["result"]
         for frame in BROKEN:

@@ -342,7 +342,7 @@ def test_a_download_is_cut_too() -> None:
 
 
 def test_an_unreadable_image_is_not_cut(tmp_path: Path) -> None:
-    """It raises its error when it is saved, after the others were written."""
+    """An unreadable image raises its error when it is saved, after the others were written."""
     cut = cut_back(entries(square_png(256), b"not an image"), panorama())
     with pytest.raises(OutputError, match=r"not a readable PNG.* Saved images: lake-.*-1\.png"):
         save_images(cut, tmp_path, name="lake")

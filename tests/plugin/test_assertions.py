@@ -35,7 +35,7 @@ def test_accepts_every_response_type(response: Any) -> None:
     assert_images_response(response, size="256x256", response_format="b64_json")
 
 
-def test_urls() -> None:
+def test_urls_are_downloaded_and_checked() -> None:
     """Images at URLs are checked if they can be downloaded."""
     assert_images_response(URL, n=2)
     urls: list[str] = []
@@ -93,7 +93,7 @@ def test_each_violation_is_a_row(response: Any, rows: list[str]) -> None:
 
 
 @pytest.mark.parametrize("url", ["/tmp/picture.jpg", "ftp://x.example/a", "file:///a", "x"])
-def test_invalid_urls(url: str) -> None:
+def test_a_path_is_not_a_url(url: str) -> None:
     """A path on the server, as some servers return it, is not accepted as a URL."""
     with pytest.raises(AssertionError, match="not an http or https URL"):
         assert_images_response({"created": 1, "data": [{"url": url}]})
@@ -107,7 +107,7 @@ def test_invalid_urls(url: str) -> None:
         ({"n": 0}, "n must be a positive integer, got '0'"),
     ],
 )
-def test_invalid_arguments(arguments: Any, message: str) -> None:
+def test_invalid_arguments_are_value_errors(arguments: Any, message: str) -> None:
     """A mistake of the test is a ValueError, not a row."""
     with pytest.raises(ValueError, match=message):
         assert_images_response(URL, **arguments)

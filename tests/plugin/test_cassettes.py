@@ -142,7 +142,7 @@ def test_recording_rewrites_only_changed_cassettes(tmp_path: Path) -> None:
         ("folder", "uvicorn", install_command("langchain-image-variation[pytest,server]")),
     ],
 )
-def test_record_command_messages(
+def test_record_command_explains_mistakes(
     tmp_path: Path, argument: str, hidden_package: str, output: str
 ) -> None:
     """Help and mistakes write no file, and a missing extra is reported without a traceback."""
@@ -229,7 +229,7 @@ def test_threads_share_a_replay() -> None:
         assert len(replay.journal) == 20
 
 
-def test_request_before_any_scenario() -> None:
+def test_request_before_any_scenario_gets_a_400() -> None:
     """A request before any scenario gets a 400, and nothing reaches the network."""
     with CLIENTS["httpx"]() as send, replay_cassettes() as replay:
         reply = send(f"{BASE_URL}/images/variations", {"n": "1"}, b"x", {})
@@ -237,7 +237,7 @@ def test_request_before_any_scenario() -> None:
         assert "has not named a scenario" in replay.expectations.problems()[0]
 
 
-def test_download_of_an_unknown_url() -> None:
+def test_download_of_an_unknown_url_is_unexpected() -> None:
     """Downloading a URL that no scenario returned is unexpected."""
     with CLIENTS["requests"]() as send, replay_cassettes() as replay:
         replay.scenario("success_url_n1")

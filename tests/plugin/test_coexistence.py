@@ -54,7 +54,7 @@ def test_plugin_imports_only_pytest() -> None:
     assert len(loaded_modules) < 15
 
 
-def test_plugin_name() -> None:
+def test_plugin_has_the_name_of_its_entry_point() -> None:
     """`-p no:image_variation` takes the name of the entry point."""
     (entry,) = [e for e in metadata.entry_points(group="pytest11") if e.name == "image_variation"]
     assert entry.value == "pytest_image_variation.plugin"
@@ -80,7 +80,7 @@ def test_plugin_is_loaded_and_can_be_disabled(
 
 
 @pytest.mark.parametrize("module", NEIGHBORS)
-def test_neighbors(run: Run, module: str) -> None:
+def test_other_plugins_do_not_interfere(run: Run, module: str) -> None:
     """With each of the other plugins, pytest starts and the cassettes are replayed."""
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         pytest.skip(f"{NEIGHBORS[module]} is not installed")
@@ -100,7 +100,7 @@ def test_fixture_names_have_our_prefix() -> None:
     assert len(fixtures) > len(others) + 5
 
 
-def test_with_pytest_recording(run: Run) -> None:
+def test_pytest_recording_plays_our_cassettes(run: Run) -> None:
     """The marker of pytest-recording can play our cassettes with our matchers."""
     pytest.importorskip("pytest_recording")
     result = run(
@@ -151,7 +151,7 @@ def test_pytest_recording_records_forms(run: Run) -> None:
     result.stdout.fnmatch_lines(["*n: '3' != '2'*"])
 
 
-def test_with_pytest_socket(run: Run) -> None:
+def test_pytest_socket_allows_cassettes(run: Run) -> None:
     """With pytest-socket, cassettes work, and the server says how to allow its socket."""
     pytest.importorskip("pytest_socket")
     source = (
@@ -173,7 +173,7 @@ def test_server(image_variation_server):
     run(mixed, *socket, "--disable-socket").assert_outcomes(passed=3, errors=1)
 
 
-def test_async_clients_with_pytest_socket(run: Run) -> None:
+def test_pytest_socket_allows_async_clients(run: Run) -> None:
     """With pytest-socket, async clients need only Unix sockets for their event loop."""
     pytest.importorskip("pytest_socket")
     source = """
@@ -199,7 +199,7 @@ def test_async_clients_with_pytest_socket(run: Run) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_without_the_warnings_plugin(run: Run) -> None:
+def test_plugin_works_without_the_warnings_plugin(run: Run) -> None:
     """The plugin works without pytest's warnings plugin, whose marker then does not exist."""
     result = run(ONE, "-p", "no:warnings")
     result.assert_outcomes(passed=1)
@@ -224,14 +224,14 @@ async def test_strict(image_variation_server):
 """
 
 
-def test_anyio_on_asyncio_and_trio(run: Run) -> None:
+def test_anyio_tests_run_on_asyncio_and_trio(run: Run) -> None:
     """With anyio, each test runs on asyncio and trio, and its scenarios are checked."""
     skip_without("trio")
     result = run(ASYNC, "-p", "anyio.pytest_plugin")
     result.assert_outcomes(passed=4, failed=2)
 
 
-def test_pytest_asyncio(run: Run) -> None:
+def test_pytest_asyncio_works_in_strict_mode(run: Run) -> None:
     """The plugin works with pytest-asyncio, even in its strict mode."""
     skip_without("pytest_asyncio")
     source = ASYNC.replace("mark.anyio", "mark.asyncio")
@@ -241,7 +241,7 @@ def test_pytest_asyncio(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_xdist(run: Run) -> None:
+def test_each_xdist_worker_has_a_server(run: Run) -> None:
     """With xdist, each worker has its own server, and each test its own view."""
     pytest.importorskip("xdist")
     result = run(

@@ -72,7 +72,7 @@ def test_parsing_never_raises(content_type: str, body: bytes) -> None:
         (b"\x89PNG\r\n\x1a\n", "corrupt", None, None),
     ],
 )
-def test_facts_of_a_sent_image(
+def test_a_sent_image_has_its_facts(
     data: bytes, flaw: str | None, size: tuple[int, int] | None, mode: str | None
 ) -> None:
     """A sent image has its size, its mode and the rule that it breaks."""

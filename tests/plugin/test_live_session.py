@@ -223,7 +223,7 @@ def test_key_comes_from_the_environment(run: Run, live: View) -> None:
         (("--image-variation-url=http://",), "*must be an http or https URL, such as *"),
     ],
 )
-def test_invalid_options(run: Run, options: tuple[str, ...], message: str) -> None:
+def test_invalid_options_end_the_run(run: Run, options: tuple[str, ...], message: str) -> None:
     """An invalid option ends the run at once, with a message."""
     result = run("", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR

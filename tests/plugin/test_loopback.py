@@ -97,7 +97,7 @@ def test_app_answers_without_a_scenario(view: View, client: httpx.Client) -> Non
     assert view.expectations.problems() == []
 
 
-def test_journal(view: View, client: httpx.Client) -> None:
+def test_journal_has_fields_and_image_facts(view: View, client: httpx.Client) -> None:
     """The journal has each request's fields and facts about its image, and no key."""
     post_image(client, view, n="2", user="me")
     client.get(f"{view.base_url}/models", headers={"authorization": "Bearer sk-secret"})
@@ -112,7 +112,7 @@ def test_journal(view: View, client: httpx.Client) -> None:
     assert "secret" not in f"{listing!r}{listing.headers}"
 
 
-def test_request_that_matches_no_scenario(view: View, client: httpx.Client) -> None:
+def test_request_that_matches_no_scenario_gets_a_400(view: View, client: httpx.Client) -> None:
     """The 400 and the test's problems explain the mismatch with the same text."""
     view.scenario("success_b64_n2_256")
     response = post_image(client, view, n="3", size="256x256", prompt="a cat")
@@ -144,7 +144,7 @@ def test_closest_scenario_is_named(view: View, client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "headers", [{"host": "evil.example"}, {"host": ""}, {"origin": "http://evil.example"}]
 )
-def test_web_page_of_a_stranger_is_refused(
+def test_foreign_web_page_is_refused(
     view: View, client: httpx.Client, headers: dict[str, str], expected: bool
 ) -> None:
     """A page under another name or of another origin gets a 403, and the journal stays empty."""
@@ -159,7 +159,7 @@ def test_web_page_of_a_stranger_is_refused(
     assert view.journal == ()
 
 
-def test_form_that_is_cut_off(view: View, client: httpx.Client) -> None:
+def test_form_that_is_cut_off_is_refused(view: View, client: httpx.Client) -> None:
     """A form without its closing boundary is refused, and matches no scenario for a form."""
     form = Form((Part("image", PNG, "a.png"), Part("response_format", b"b64_json")))
     content = replace(form, is_closed=False).encode("x")
@@ -182,7 +182,7 @@ def test_scenario_is_played_as_often_as_expected(view: View, client: httpx.Clien
     assert "every scenario has been used up" in problem
 
 
-def test_scenario_that_is_not_used_up(view: View, client: httpx.Client) -> None:
+def test_scenario_that_is_not_used_up_is_a_problem(view: View, client: httpx.Client) -> None:
     """A scenario that is not used up is a problem, which reveals a client that did not retry."""
     view.scenario("rate_limit_then_success")
     post_image(client, view, response_format="b64_json")
@@ -231,7 +231,7 @@ def test_journal_has_no_keys(view: View, client: httpx.Client) -> None:
         (lambda view: view.delay("1"), "must be a number, got str"),
     ],
 )
-def test_invalid_arguments(view: View, call: object, message: str) -> None:
+def test_invalid_arguments_are_value_errors(view: View, call: object, message: str) -> None:
     """An invalid argument is a ValueError that names the mistake."""
     assert callable(call)
     with pytest.raises(ValueError, match=message):
@@ -310,7 +310,7 @@ def test_views_in_threads_are_isolated(loopback: Loopback) -> None:
             assert requests == 8
 
 
-async def test_many_concurrent_requests(view: View) -> None:
+async def test_no_concurrent_request_is_lost(view: View) -> None:
     """No concurrent request is lost, or gets a 429 that the test did not order."""
     view.fail_next("server_error", times=10)
     async with httpx.AsyncClient() as client:

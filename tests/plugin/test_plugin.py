@@ -87,7 +87,7 @@ def test_marker_of_a_parameter_takes_precedence(run: Run) -> None:
     result.assert_outcomes(passed=3)
 
 
-def test_cassette_fixture(run: Run) -> None:
+def test_cassette_fixture_names_scenarios_late(run: Run) -> None:
     """A test can name scenarios while it runs, and read the journal."""
     result = run(
         """
@@ -113,7 +113,7 @@ def test_cassette_fixture(run: Run) -> None:
 # Server...
 
 
-def test_server_fixture(run: Run) -> None:
+def test_server_fixture_plays_faults_first(run: Run) -> None:
     """The server plays faults, then responds itself, and the journal has both."""
     result = run(
         """
@@ -152,7 +152,7 @@ def test_marker_works_with_the_server(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_server_for_a_module_fixture(run: Run) -> None:
+def test_a_module_fixture_can_have_a_view(run: Run) -> None:
     """`image_variation_loopback` gives views to fixtures of modules and sessions."""
     result = run(
         """
@@ -403,7 +403,7 @@ def test_cassettes_cannot_fail_next(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_model_option(run: Run) -> None:
+def test_model_option_sets_the_requested_model(run: Run) -> None:
     """Our client and the tool request the model of the option."""
     result = run(
         """
@@ -419,7 +419,7 @@ def test_model_option(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_samples(run: Run) -> None:
+def test_samples_are_what_their_names_say(run: Run) -> None:
     """Each sample is what its name says."""
     result = run(
         """

@@ -76,7 +76,7 @@ def test_a_form_that_is_cut_off_does_not_match() -> None:
     cut = Request(
         "POST", whole.uri, whole.body.removesuffix(f"--{end}--\r\n".encode()), whole.headers
     )
-    for first, second in (whole, cut), tuple(map(Redaction().request, (whole, cut))):
+    for first, second in (whole, cut), tuple(map(Redaction().redact_request, (whole, cut))):
         with pytest.raises(AssertionError, match="no closing boundary"):
             vcr_settings.multipart(first, second)
 
@@ -258,7 +258,7 @@ def test_sent_request_is_not_redacted(view: View) -> None:
     """Only the copy for the cassette is redacted, not the request that is sent."""
     request = form({"user": "jane"})
     request.headers["Authorization"] = "Bearer sk-secret"
-    redacted = Redaction().request(request)
+    redacted = Redaction().redact_request(request)
     assert b"jane" in request.body and b"jane" not in redacted.body
     assert request.headers["Authorization"] == "Bearer sk-secret"
     assert "Authorization" not in redacted.headers
@@ -269,11 +269,11 @@ def test_words_that_resemble_ids_are_kept() -> None:
     """Words that resemble ids are kept, so that other endpoints' responses stay readable."""
     body = b'{"user_identifier": "org_settings", "req_id": 1, "about": "user-generated content"}'
     answer = {"status": {}, "headers": {}, "body": {"string": body}}
-    assert Redaction().response(answer)["body"]["string"] == body
+    assert Redaction().redact_response(answer)["body"]["string"] == body
 
 
 @pytest.mark.filterwarnings("error")
-def test_forms_of_aiohttp(tmp_path: Path) -> None:
+def test_aiohttp_bodies_with_files_are_forms(tmp_path: Path) -> None:
     """Mappings and pairs with files are forms, but a mapping without files may be JSON."""
     path = tmp_path / "a.png"
     path.write_bytes(PNG)
@@ -295,15 +295,15 @@ def test_user_in_json_is_redacted() -> None:
     body = b'{"model": "m", "user": "jane \\"x\\" doe", "input": "user"}'
     hidden = b'{"model": "m", "user": "REDACTED", "input": "user"}'
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    redacted = Redaction().request(Request("POST", "https://x.example/v1/x", body, headers))
+    redacted = Redaction().redact_request(Request("POST", "https://x.example/v1/x", body, headers))
     assert redacted.body == hidden
     assert "Content-Length" not in redacted.headers
     answer = {"status": {}, "headers": {}, "body": {"string": body}}
-    assert Redaction().response(answer)["body"]["string"] == hidden
+    assert Redaction().redact_response(answer)["body"]["string"] == hidden
 
 
 def test_images_are_not_redacted() -> None:
     """Images are not redacted, although they may contain bytes that look like a secret."""
     png = b"\x89PNG\r\n\x1a\nsk-0123456789abcdef"
     answer = {"status": {}, "headers": {}, "body": {"string": png}}
-    assert Redaction().response(answer)["body"]["string"] == png
+    assert Redaction().redact_response(answer)["body"]["string"] == png

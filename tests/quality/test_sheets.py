@@ -28,7 +28,7 @@ def test_nine_pairs_make_two_sheets_and_a_form(tmp_path: Path) -> None:
 
 
 def test_a_form_is_read_in_the_order_of_the_sheets(tmp_path: Path) -> None:
-    """Rows may be in any order."""
+    """A form may have its rows in any order."""
     _fill_in(tmp_path, ["2,0,1,bx", "1,1,0,"])
     spoiled = Judgement(intact=False, another=True, faults=frozenset("bx"))
     assert read_form(tmp_path, 2) == [Judgement(True, False, frozenset()), spoiled]

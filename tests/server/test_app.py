@@ -85,7 +85,7 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
 @pytest.mark.parametrize("n", [1, 10])
-async def test_b64_json(client: httpx.AsyncClient, n: int, size: str) -> None:
+async def test_b64_json_returns_exact_images(client: httpx.AsyncClient, n: int, size: str) -> None:
     """The response has exactly n images of exactly the size, and otherwise only `created`."""
     form = {"n": str(n), "size": size, "response_format": "b64_json"}
     response = await client.post(PATH, data=form, files=image_part())
@@ -112,7 +112,7 @@ async def test_url_is_the_default(client: httpx.AsyncClient) -> None:
     assert SquarePNG(file.content).side == 1024
 
 
-async def test_the_vendors_headers(client: httpx.AsyncClient) -> None:
+async def test_responses_have_the_vendors_headers(client: httpx.AsyncClient) -> None:
     """Responses have an id, their duration in milliseconds and the version."""
     response = await client.post(PATH, files=image_part())
     assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
@@ -130,12 +130,12 @@ async def test_the_vendors_headers(client: httpx.AsyncClient) -> None:
         image_part(kind=""),
     ],
 )
-async def test_any_file_name_and_type(client: httpx.AsyncClient, files: Form) -> None:
+async def test_any_file_name_and_type_is_accepted(client: httpx.AsyncClient, files: Form) -> None:
     """A file may have any name and type, since only the content of the image counts."""
     assert (await client.post(PATH, files=files)).status_code == 200
 
 
-async def test_any_order_of_parts(client: httpx.AsyncClient) -> None:
+async def test_any_order_of_parts_is_accepted(client: httpx.AsyncClient) -> None:
     """The parts may have any order, since some clients send the image first."""
     body = b"".join(
         b"--x\r\n" + part + b"\r\n"
@@ -319,7 +319,7 @@ async def test_a_form_must_be_in_utf_8(client: httpx.AsyncClient, name: bytes) -
     assert "encoded in UTF-8" in error["message"]
 
 
-async def test_an_extended_file_name(client: httpx.AsyncClient) -> None:
+async def test_an_extended_file_name_is_accepted(client: httpx.AsyncClient) -> None:
     """A file name only in the extended form is accepted, although RFC 7578 forbids it."""
     body = (
         b"--x\r\nContent-Disposition: form-data; name=image; filename*=UTF-8''a.png\r\n\r\n"
@@ -330,13 +330,13 @@ async def test_an_extended_file_name(client: httpx.AsyncClient) -> None:
     assert (await client.post(PATH, content=body, headers=headers)).status_code == 200
 
 
-async def test_an_image_sent_as_text(client: httpx.AsyncClient) -> None:
+async def test_an_image_sent_as_text_is_explained(client: httpx.AsyncClient) -> None:
     """The error for an image sent as text, however long, says what to do."""
     error = error_of(await client.post(PATH, files={"image": (None, "x" * 20_000)}), 400)
     assert "sent as a file" in error["message"]
 
 
-async def test_unknown_paths_and_methods(client: httpx.AsyncClient) -> None:
+async def test_unknown_paths_and_methods_get_the_vendors_errors(client: httpx.AsyncClient) -> None:
     """Unknown paths and methods get errors like the vendor's, and a 405 names the methods."""
     error = error_of(await client.post("/v1/images/variation"), 404)
     assert error["message"] == "Invalid URL (POST /v1/images/variation)"
@@ -599,7 +599,7 @@ async def test_a_url_survives_a_restart(tmp_path: Path) -> None:
         assert (await client.get(url)).status_code == 403
 
 
-async def test_head_and_range(client: httpx.AsyncClient) -> None:
+async def test_head_and_ranges_are_supported(client: httpx.AsyncClient) -> None:
     """An image supports HEAD and ranges of bytes."""
     url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
     whole = (await client.get(url)).content
@@ -634,7 +634,7 @@ async def test_an_invalid_range_is_ignored(client: httpx.AsyncClient, range_head
     assert (answer.status_code, answer.content) == (200, whole.content)
 
 
-async def test_a_range_beyond_the_end(client: httpx.AsyncClient) -> None:
+async def test_a_range_beyond_the_end_gets_a_416(client: httpx.AsyncClient) -> None:
     """A range beyond the end gets a 416 with the length, in the envelope."""
     url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
     length = len((await client.get(url)).content)
@@ -673,7 +673,7 @@ async def test_the_store_has_a_size_limit(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in paths) <= 2000
 
 
-async def test_a_public_url(tmp_path: Path) -> None:
+async def test_a_public_url_begins_the_urls(tmp_path: Path) -> None:
     """Behind a proxy, the URLs of images are those that clients can reach."""
     async with new_client(tmp_path, public_url="https://img.example/api/") as client:
         url = (await client.post(PATH, files=image_part())).json()["data"][0]["url"]
@@ -860,7 +860,7 @@ async def test_a_failure_is_one_line_of_json(
     assert warning == {"level": "warning", "message": "odd request"}
 
 
-async def test_metrics(client: httpx.AsyncClient) -> None:
+async def test_metrics_count_requests(client: httpx.AsyncClient) -> None:
     """Requests are counted by path and status, and unknown paths count as "other"."""
     await client.post(PATH, files=image_part())
     await client.get("/nowhere")
@@ -894,7 +894,7 @@ def test_settings_out_of_range_are_refused(
     assert caught.value.param == param
 
 
-def test_a_missing_engine_or_folder(tmp_path: Path) -> None:
+def test_a_missing_engine_or_folder_is_refused(tmp_path: Path) -> None:
     """`create_app` raises an error for a missing engine or folder."""
     with pytest.raises(EngineNotFoundError):
         create_app("magic", store_dir=tmp_path)
@@ -911,7 +911,7 @@ def test_a_missing_engine_or_folder(tmp_path: Path) -> None:
         "from langchain_image_variation.server import create_app",
     ],
 )
-def test_without_the_extra(statement: str) -> None:
+def test_a_missing_extra_is_named(statement: str) -> None:
     """Without the extra, an ImportError names it, and the package itself can be imported."""
     script = "import sys; sys.modules['starlette'] = None; import langchain_image_variation\n"
     done = subprocess.run(

@@ -69,7 +69,7 @@ CALLS = [
 ]
 
 
-def test_the_vendors_sdk(address: str, photo: Path) -> None:
+def test_the_vendors_sdk_works(address: str, photo: Path) -> None:
     """Each response format, number and size works with the vendor's SDK."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY) as sdk:
         for n, size, response_format in CALLS:
@@ -85,7 +85,7 @@ def test_the_vendors_sdk(address: str, photo: Path) -> None:
 
 
 @pytest.mark.parametrize("transport", ["httpx2", "aiohttp"])
-async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) -> None:
+async def test_the_vendors_async_sdk_works(address: str, photo: Path, transport: str) -> None:
     """Concurrent calls of the vendor's async SDK work with each of its transports."""
     http_client = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
     async with openai.AsyncOpenAI(
@@ -105,7 +105,7 @@ async def test_the_vendors_async_sdk(address: str, photo: Path, transport: str) 
 
 
 @pytest.mark.slow
-async def test_the_async_sdks_exceptions(address: str, photo: Path) -> None:
+async def test_the_async_sdk_raises_its_exceptions(address: str, photo: Path) -> None:
     """The async SDK has an exception for each status, and retries after 429 and 500."""
     # At the same time, because both wait for a second.
     await asyncio.gather(
@@ -140,7 +140,7 @@ async def _check_exceptions(address: str, photo: Path, transport: str) -> None:
             await asyncio.to_thread(check_response, response, 1, "1024x1024", "url")
 
 
-def test_the_sdks_kinds_of_images(address: str, photo: Path) -> None:
+def test_the_sdk_sends_every_kind_of_image(address: str, photo: Path) -> None:
     """Bytes, files, BytesIO and tuples work, as the SDK's users pass them."""
     named_file = io.BytesIO(photo.read_bytes())
     named_file.name = "x.png"
@@ -150,7 +150,7 @@ def test_the_sdks_kinds_of_images(address: str, photo: Path) -> None:
             assert len(sdk.images.create_variation(image=image, size="256x256").data or []) == 1
 
 
-def test_the_sdks_exceptions(address: str, photo: Path) -> None:
+def test_the_sdk_raises_its_exceptions(address: str, photo: Path) -> None:
     """The SDK has an exception for each status, which shows our error."""
     with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as sdk:
         with pytest.raises(openai.BadRequestError, match="square") as bad:
@@ -184,7 +184,7 @@ def test_the_sdk_retries(address: str, photo: Path) -> None:
             list(pool.map(ask, ("limit-sdk-retries", "fail-sdk-retries")))
 
 
-def test_our_own_client(address: str, photo: Path) -> None:
+def test_our_client_keeps_images_and_errors(address: str, photo: Path) -> None:
     """Results of our client are downloaded already, and our errors keep their classes."""
     with ImageVariationClient(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
         for n, size, response_format in CALLS:
@@ -212,7 +212,7 @@ def test_our_own_client(address: str, photo: Path) -> None:
             client.images.create_variation(image=photo)
 
 
-async def test_our_own_async_client(address: str, photo: Path) -> None:
+async def test_our_async_client_retries_refused_calls(address: str, photo: Path) -> None:
     """Of fifty calls at once, our async client retries those that are refused."""
     client = AsyncImageVariationClient(base_url=f"{address}/v1", api_key=KEY)
     async with client:
@@ -241,7 +241,7 @@ CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not inst
 
 
 @CURL
-def test_curl(address: str, photo: Path) -> None:
+def test_curl_works(address: str, photo: Path) -> None:
     """Each response format, number and size works with curl."""
     for n, size, form in CALLS:
         fields = [f"image=@{photo}", f"n={n}", f"size={size}", f"response_format={form}"]
@@ -256,7 +256,7 @@ def test_curl(address: str, photo: Path) -> None:
 
 @pytest.mark.slow
 @CURL
-def test_curls_failures(address: str, photo: Path) -> None:
+def test_curl_shows_failures_and_retries(address: str, photo: Path) -> None:
     """For a failure, curl shows the status, and it can retry after 429 and 500."""
     url, image = f"{address}{PATH}", ["-F", f"image=@{photo}"]
     for status, process in (

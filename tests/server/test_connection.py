@@ -154,7 +154,7 @@ def test_clients_that_do_not_read_end_with_the_server(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @POSIX
-def test_more_connections_than_files(tmp_path: Path) -> None:
+def test_surplus_connections_are_refused(tmp_path: Path) -> None:
     """Surplus connections are refused at once, and the log stays empty."""
     with run_server(tmp_path, "150") as (running, address), ExitStack() as stack:
         clients = [stack.enter_context(connect(address)) for _ in range(55)]
@@ -325,7 +325,9 @@ def test_a_refusal_of_a_short_body_keeps_the_connection(locked: str) -> None:
         (GET + b" HTTP/1.0\r\n\r\n", b"200"),
     ],
 )
-def test_what_is_not_a_plain_request(locked: str, request_bytes: bytes, status: bytes) -> None:
+def test_odd_requests_are_served_or_refused(
+    locked: str, request_bytes: bytes, status: bytes
+) -> None:
     """Invalid HTTP gets an error in the usual shape, and odd but valid HTTP is served."""
     with connect(locked) as client:
         head, _, body = exchange(client, request_bytes).partition(b"\r\n\r\n")
@@ -344,7 +346,7 @@ def test_a_refusal_ends(locked: str) -> None:
         client.sendall(b"more" * 10_000)
 
 
-def test_invalid_http_after_an_answer(locked: str) -> None:
+def test_invalid_http_does_not_stop_an_answer(locked: str) -> None:
     """Data after an early answer may be invalid. The answer is still sent."""
     with connect(locked) as client:
         client.sendall(head_of(CHUNKED))
@@ -354,7 +356,7 @@ def test_invalid_http_after_an_answer(locked: str) -> None:
         assert read_rest(client) == b""
 
 
-def test_a_pipelined_request_with_many_headers(locked: str) -> None:
+def test_headers_of_a_pipelined_request_are_limited(locked: str) -> None:
     """The limit on headers also holds for a request that is sent with the one before it."""
     first = head_of(first=b"GET /healthz")
     with connect(locked) as client:

@@ -51,8 +51,8 @@ async def test_a_form_that_is_cut_off_is_refused(client: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize("end", [b"--x--", b"--x--\r\n\r\n", b"--x--\r\nepilogue", b"--x--  \r\n"])
-async def test_how_forms_may_end(client: httpx.AsyncClient, end: bytes) -> None:
-    """After the closing boundary, there may be anything: a line break, other data or nothing."""
+async def test_anything_may_follow_a_form(client: httpx.AsyncClient, end: bytes) -> None:
+    """A form may end with its closing boundary, or with anything after it."""
     response = await client.post(PATH, content=UNCLOSED + b"\r\n" + end)
     assert len(response.json()["data"]) == 2
 
@@ -116,7 +116,7 @@ def test_an_image_may_come_in_any_pieces(lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("length", [0, 16 * 1024, 16 * 1024 + 1])
 async def test_a_field_has_a_limit(client: httpx.AsyncClient, length: int) -> None:
-    """A field may have 16 KiB."""
+    """A field of more than 16 KiB is refused."""
     form = Form((*FORM.parts[:1], Part("user", b"u" * length)))
     response = await client.post(PATH, content=form.encode("x"))
     if length <= 16 * 1024:

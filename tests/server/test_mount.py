@@ -96,7 +96,7 @@ def test_metrics_count_below_a_path(app_address: str) -> None:
         assert time.monotonic() < deadline, text
 
 
-async def test_a_path_with_odd_characters(tmp_path: Path) -> None:
+async def test_a_path_with_odd_characters_is_encoded(tmp_path: Path) -> None:
     """A path with unusual characters is encoded in URLs."""
     app = Starlette(routes=[Mount("/bücher #1", create_app("instant", store_dir=tmp_path))])
     transport = httpx.ASGITransport(app)

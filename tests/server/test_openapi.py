@@ -40,7 +40,7 @@ async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> Non
 
 
 async def test_the_models_are_those_of_the_engine(tmp_path: Path) -> None:
-    """If the engine lists no models, a generated client may send any."""
+    """The document lists the engine's models. Without a list, a generated client may send any."""
     hosted_engine = load_engine("variations", base_url="http://127.0.0.1:1/v1")
     engines: tuple[Any, ...] = ("instant", hosted_engine)
     for engine, models in zip(engines, (["dall-e-2", "instant", "", "null"], None), strict=True):

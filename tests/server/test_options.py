@@ -42,7 +42,7 @@ async def post(client: httpx.AsyncClient, **fields: str) -> httpx.Response:
 
 
 def test_the_sdk_sets_seed_and_strength(tmp_path: Path) -> None:
-    """The official SDK can set both with `extra_body`, and gets what the engine makes of them."""
+    """The official SDK sets a seed and a strength with `extra_body`, and gets their images."""
     with (
         serving(
             create_app(LocalEngine(strength=0.9), store_dir=tmp_path, accept_fields=["strength"])
@@ -166,7 +166,7 @@ async def test_a_strength_is_sent_only_once(tmp_path: Path) -> None:
 
 
 async def test_strengths_are_part_of_the_idempotency(tmp_path: Path) -> None:
-    """A key that was used with another strength is a conflict, also with none."""
+    """A key that was used with another strength, or without one, is a conflict."""
     async with new_client(tmp_path, LocalEngine(seed=1)) as client:
         client.headers["idempotency-key"] = "a"
         forms: list[dict[str, str]] = [
@@ -214,7 +214,7 @@ async def test_a_prompt_is_always_a_text(tmp_path: Path) -> None:
 
 
 async def test_the_server_checks_the_strength(tmp_path: Path) -> None:
-    """What a strength may be is checked for every engine, before the engine gets it."""
+    """The server checks the strength for every engine, before the engine gets it."""
     async with new_client(tmp_path, MoodyEngine(), accept_fields=["strength"]) as client:
         for strength in ("nan", "null", "2", "-1", "much"):
             response = await post(client, strength=strength)
@@ -259,7 +259,7 @@ class SteppingEngine(InstantEngine):
         return super().create_variation(request)
 
 
-async def test_progress_of_a_request(tmp_path: Path) -> None:
+async def test_a_running_request_shows_its_progress(tmp_path: Path) -> None:
     """While a request runs, its ID shows its progress. Before and afterwards, it is a 404."""
     engine = SteppingEngine()
     async with new_client(tmp_path, engine) as client:

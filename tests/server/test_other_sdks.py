@@ -71,7 +71,7 @@ def check_errors(output: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("release", ["newest", "4"])
-def test_the_npm_package(tmp_path: Path, release: str) -> None:
+def test_the_npm_package_works(tmp_path: Path, release: str) -> None:
     """Each format, number and size works with the npm package, and so do its errors."""
     folder = installed_client(f"node-{release}/node_modules/openai").parents[1]
     node = shutil.which("node") or "node"
@@ -83,7 +83,7 @@ def test_the_npm_package(tmp_path: Path, release: str) -> None:
 
 
 @pytest.mark.parametrize("release", ["1", "2"])
-def test_older_python_sdks(tmp_path: Path, release: str) -> None:
+def test_older_python_sdks_work(tmp_path: Path, release: str) -> None:
     """The last 1.x and 2.x behave like the newest."""
     python = installed_client(f"python-{release}/bin/python")
     output = run_client(tmp_path, python, SCRIPTS / "sdk.py")
@@ -91,7 +91,7 @@ def test_older_python_sdks(tmp_path: Path, release: str) -> None:
     assert output["retried"] == [1, 1]
 
 
-def test_the_python_sdk_before_1(tmp_path: Path) -> None:
+def test_the_python_sdk_before_1_works(tmp_path: Path) -> None:
     """The SDK 0.28 has `openai.Image.create_variation`, and finds the server by itself."""
     python = installed_client("python-0.28/bin/python")
     check_errors(run_client(tmp_path, python, SCRIPTS / "sdk_0.py"), OLD)

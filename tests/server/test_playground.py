@@ -35,7 +35,7 @@ async def page(
 
 
 async def test_only_its_own_script_runs(tmp_path: Path) -> None:
-    """The policy allows only this script and this style, by their hashes."""
+    """The page's policy allows only its own script and style, by their hashes."""
     answer = await page(tmp_path)
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]

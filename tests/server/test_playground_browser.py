@@ -65,7 +65,9 @@ def create_two(tab: Page, response_format: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
-def test_the_page_in_a_browser(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+def test_the_page_makes_variations(
+    browser: Browser, tmp_path: Path, width: int, scheme: str
+) -> None:
     """The page crops and sends a photo, shows an error, and shows variations that can be saved."""
     app = create_app("instant", store_dir=tmp_path / "store", api_key=KEY)
     with (
@@ -120,7 +122,7 @@ def test_the_page_works_below_a_path(browser: Browser, tmp_path: Path) -> None:
         assert f"{address}/img/v1/images/variations" in tab.locator("#code").inner_text()
 
 
-def test_a_file_that_is_not_an_image(browser: Browser, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_not_sent(browser: Browser, tmp_path: Path) -> None:
     """For a file that is not an image, the page says so and sends nothing."""
     (tmp_path / "notes.txt").write_text("not an image")
     with (
@@ -264,7 +266,7 @@ def create_four_of_the_sample(tab: Page, **options: str) -> list[str]:
     return [image.evaluate(READ_PIXELS) for image in variations(tab).all()]
 
 
-def test_seed_and_strength(browser: Browser, tmp_path: Path) -> None:
+def test_a_seed_repeats_variations(browser: Browser, tmp_path: Path) -> None:
     """A seed repeats the variations, and the code shows it. An invalid seed is not sent."""
     app = create_app("local", store_dir=tmp_path, accept_fields=["strength"])
     with serving(app) as address, browser.new_page() as tab:
@@ -285,7 +287,7 @@ def test_seed_and_strength(browser: Browser, tmp_path: Path) -> None:
         assert tab.locator("#error").inner_text() == "Seed must be a whole number, or empty."
 
 
-def test_compare_and_vary_a_variation(browser: Browser, tmp_path: Path) -> None:
+def test_a_variation_can_be_compared_and_varied(browser: Browser, tmp_path: Path) -> None:
     """A click enlarges a variation, next to its original. A variation can be varied in turn."""
     app = create_app("local", store_dir=tmp_path, accept_fields=["strength"])
     with serving(app) as address, browser.new_page() as tab:

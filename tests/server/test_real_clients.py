@@ -417,7 +417,9 @@ class SlowEngine(InstantEngine):
         (1, "The queue is full: 1 request is waiting, which is the maximum. Please"),
     ],
 )
-def test_a_full_queue_in_plain_english(tmp_path: Path, queue: int, message: str) -> None:
+def test_a_full_queue_is_explained_in_plain_english(
+    tmp_path: Path, queue: int, message: str
+) -> None:
     """The 429 of a server with a queue of none or one is a proper sentence."""
     engine = SlowEngine()
     app = create_app(engine, workers=1, queue=queue, store_dir=tmp_path)

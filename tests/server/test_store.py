@@ -59,7 +59,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_expired_files_are_removed(tmp_path: Path) -> None:
-    """A new store removes them, and keeps the others whatever its own settings are."""
+    """A new store removes expired files, and keeps all others whatever its own settings are."""
     first = FolderStore(tmp_path, ttl=3600, max_bytes=GIGABYTE)
     current, old = add(first, square_png(1)), add(first, square_png(2))
     old_path = path_of(first, old)

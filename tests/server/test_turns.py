@@ -180,7 +180,7 @@ async def test_a_refusal_names_the_time_to_wait() -> None:
     ("workers", "queue", "seconds"), [(1, 0, 1), (1, 1, 2), (1, 4, 5), (2, 4, 3)]
 )
 async def test_the_wait_grows_with_the_queue(workers: int, queue: int, seconds: int) -> None:
-    """Until a turn has ended, the estimate for a turn is one second."""
+    """The estimated wait grows with the queue. Until a turn has ended, a turn counts one second."""
     turns = Turns(workers=workers, queue=queue, total_pixels=HUGE)
     requests = Line(turns)
     await requests.join(*(f"a{number}" for number in range(workers + queue)))
@@ -191,7 +191,7 @@ async def test_the_wait_grows_with_the_queue(workers: int, queue: int, seconds: 
 
 
 async def test_short_turns_make_the_wait_short() -> None:
-    """The estimate follows the turns, down to one second."""
+    """After short turns, the estimated wait falls, down to one second."""
     turns = Turns(workers=1, queue=8, total_pixels=HUGE)
     for _ in range(20):
         await take_turn(turns, "a")
@@ -302,7 +302,7 @@ def test_no_turn_is_ever_lost(workers: int, queue: int, steps: list[tuple[str, s
     ],
 )
 def test_clients_are_told_apart_by_address(host: str | None, client: str) -> None:
-    """A client is an IPv4 address, or the IPv6 network of a site."""
+    """Clients are told apart by IPv4 address, or by the IPv6 network of a site."""
     address = None if host is None else (host, 1)
     assert client_of(Request({"type": "http", "client": address, "headers": []})) == client
 

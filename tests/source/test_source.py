@@ -183,7 +183,7 @@ def test_takes_the_first_frame_of_an_animation() -> None:
     assert source.note == "image: converted GIF to PNG, took the first frame."
 
 
-def test_a_gif_cut_after_its_first_frame() -> None:
+def test_a_gif_cut_after_its_first_frame_is_loaded_or_refused() -> None:
     """A GIF that is cut after its first frame is loaded, or refused with our own error."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     gif = encode_as("GIF", frames[0], save_all=True, append_images=frames[1:])

@@ -27,14 +27,14 @@ def test_the_images_are_saved(photo: Path, tmp_path: Path) -> None:
 @pytest.mark.image_variation("rate_limit", "success_b64_n3_512")
 @pytest.mark.usefixtures("image_variation_env")
 def test_a_rate_limit_is_waited_out(photo: Path, tmp_path: Path) -> None:
-    """The SDK retries. A scenario that is not used would fail the test."""
+    """After a 429, the SDK retries. A scenario that is not used up would fail the test."""
     assert len(fill(photo, tmp_path / "catalogue", n=3)) == 3
 
 
 @pytest.mark.image_variation("endpoint_removed")
 @pytest.mark.usefixtures("image_variation_env")
 def test_the_vendors_own_server(photo: Path, tmp_path: Path) -> None:
-    """Today it answers with an empty 404."""
+    """The vendor's own server answers with an empty 404 today."""
     with pytest.raises(CatalogueError, match="set another"):
         fill(photo, tmp_path)
 
@@ -42,7 +42,7 @@ def test_the_vendors_own_server(photo: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("sample", ["non_square_png", "oversized_png", "truncated_png", "jpeg"])
 @pytest.mark.usefixtures("image_variation_env")
 def test_a_refused_photo(request: pytest.FixtureRequest, tmp_path: Path, sample: str) -> None:
-    """The server checks every rule."""
+    """A photo that breaks a rule is refused, as the server checks every rule."""
     photo = tmp_path / "vase.png"
     photo.write_bytes(request.getfixturevalue(sample))
     with pytest.raises(CatalogueError, match=r"vase\.png was refused"):

@@ -41,7 +41,7 @@ def test_the_agent_continues_after_a_refusal(
     tmp_path: Path,
     square_png: bytes,
 ) -> None:
-    """It gets the error as text."""
+    """After a refusal, the agent gets the error as text, and continues."""
     (tmp_path / "vase.png").write_bytes(square_png)
     image_variation_server.fail_next("content_refused")
     state = designer(model, tmp_path).invoke({"messages": [("user", "Vary the vase, twice.")]})

@@ -82,7 +82,7 @@ class ClusterRun:
         with connect(self._cluster.address), _shared_run_id(self._batch.outputs) as run_id:
             changed_positions = self._process(enumerate(inputs), total, run_id)
             if changed_positions:
-                # Some of their images were changed, and are removed now. Make them again.
+                # These sources had images that were changed and have just been removed.
                 items = (
                     (position, item)
                     for position, item in enumerate(inputs)

@@ -17,10 +17,10 @@ DEFAULT_CALLS = 8
 
 
 class Workers(Protocol):
-    """Make the variations of sources."""
+    """Workers that make the variations of sources."""
 
     capacity: int
-    """How many sources to submit at once, so that no worker has to wait for the next one."""
+    """How many sources should be submitted at once, so that no worker waits for the next one."""
 
     def submit(self, source: SourceRow) -> "Future[list[OutputRow]]":
         """Start a source. The future has its rows, or the error that ends the run."""

@@ -53,7 +53,7 @@ class ConcurrentCalls:
 
     async def _make_rows(self, source: SourceRow) -> list[OutputRow]:
         try:
-            return await self._batch.rows_async(source)
+            return await self._batch.make_rows_async(source)
         except (ImageVariationError, asyncio.CancelledError):
             raise
         except BaseException as error:

@@ -117,7 +117,7 @@ def _receive_messages(input_pipe: IO[bytes], messages: "queue.SimpleQueue[Any]")
 def _process(batch: VariationBatch, source: SourceRow) -> object:
     """Return the rows of a source, or the error that ends the run."""
     try:
-        return batch.rows(source)
+        return batch.make_rows(source)
     except ImageVariationError as error:
         return portable_error(error)
     except BaseException as error:

@@ -48,8 +48,8 @@ class WorkerProcesses:
         count: The number of processes.
         lock: The file descriptor of the output folder's lock, which the processes hold while they
             live.
-        devices: The devices of an engine that computes on one, for one process after the other. If
-            there are more processes, some share a device. None lets the engine choose.
+        devices: The devices to assign to the processes in turn, for an engine that computes on one.
+            If there are more processes, some share a device. None lets the engine choose.
     """
 
     def __init__(
@@ -160,7 +160,8 @@ class WorkerProcesses:
             except (EOFError, OSError):
                 exit_status = self._reap(process)
         raise EngineError(
-            f"The worker processes cannot be started. The last one ended early ({exit_status})."
+            f"The worker processes cannot be started. The last one ended early ({exit_status}). "
+            "Use fewer workers, or check that this Python can import the package."
         )
 
     def _spawn(self) -> _Process:
@@ -179,7 +180,9 @@ class WorkerProcesses:
                 pass_fds=locks,
             )
         except OSError as error:
-            raise EngineError(f"A worker process cannot be started: {error.strerror}.") from None
+            raise EngineError(
+                f"A worker process cannot be started: {error.strerror}. Use fewer workers."
+            ) from None
         self._processes.add(process)
         if self._is_stopped:
             # `stop` did not see this process.

@@ -42,11 +42,11 @@ __all__ = ["MAX_GUIDANCE_SCALE", "MAX_REDRAWS", "MAX_STEPS", "DiffusersEngine"]
 MAX_REDRAWS = 3
 """How often an image that the safety checker refuses is drawn again. The checker has many false
 alarms (https://github.com/CompVis/stable-diffusion/issues/239), which another seed avoids. An image
-that is refused this often is likely to be refused always."""
+that is refused this often is likely to be refused every time."""
 
 MAX_STEPS = 1000
-"""The most denoising steps. The models were trained on 1000 levels of noise, so more are the same
-levels twice."""
+"""The most denoising steps. The models were trained on 1000 levels of noise, so more steps would
+only repeat levels."""
 
 MAX_GUIDANCE_SCALE = 100.0
 """The largest guidance scale. Models are used with 1 to 20; far above, images are noise."""
@@ -82,7 +82,7 @@ class DiffusersEngine:
             the CPU.
         dtype: "auto", "float32", "float16" or "bfloat16". "auto" is half precision on a GPU. For
             "float16", smaller files are downloaded where a repository has them.
-        offload: What waits in the main memory while the GPU does not need it: "none", "model" (all
+        offload: What stays in the main memory until the GPU needs it: "none", "model" (all
             components but one) or "sequential" (all layers but one). "auto" decides by the free
             memory.
         batch: How many images to draw at once, at most. By default, as many as the free memory

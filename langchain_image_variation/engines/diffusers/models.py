@@ -132,7 +132,8 @@ def read_model(model: str | Path, revision: str | None, find_folders: FindFolder
     if folder is not None:
         if revision is not None:
             raise InvalidRequestError(
-                "revision is for repositories; the model is a folder.", param="revision"
+                "revision is for repositories, but the model is a folder. Leave revision out.",
+                param="revision",
             )
         return _read_folder(name, folder)
     preset = PRESETS.get(name) or (None if revision else _preset_of_repository(name))
@@ -305,7 +306,7 @@ def _preset_of_class(name: str, class_name: str) -> Preset:
             return preset
     supported = ", ".join(preset.pipeline_class for preset in PRESETS.values())
     raise InvalidRequestError(
-        f"The model {name!r} is a {class_name[:60]}, which makes no variations of an image alone. "
-        f"Supported classes: {supported}.",
+        f"The model {name!r} is a {class_name[:60]}, which cannot make variations from an "
+        f"image alone. Supported classes: {supported}.",
         param="model",
     )

@@ -31,7 +31,7 @@ OFFLOADS = ("auto", "none", "model", "sequential")
 _DENOISING_VALUES = 320
 """How many values per pixel of an image a denoiser keeps in memory at once.
 
-The most of four real shapes, traced with fake tensors, with guidance: 260 for the U-Nets of Stable
+The most of four real models, traced with fake tensors, with guidance: 260 for the U-Nets of Stable
 Diffusion 1 and 2, 158 for XL, and 274 for the transformer of FLUX. The rest is a margin.
 """
 
@@ -39,8 +39,8 @@ _DECODING_VALUES = 768
 """How many values per pixel the decoder of these models keeps in memory, traced in the same way."""
 
 _RESERVED_BYTES = 512 * 2**20
-"""Memory that is left for the kernels' own work and for gaps. A guess: what is too little is found
-out by running out of memory."""
+"""Memory that is left for the kernels' own work and for gaps. This is a guess. If it is too small,
+memory runs out, and fewer images are drawn at once."""
 
 _VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 

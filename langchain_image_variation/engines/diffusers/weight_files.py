@@ -65,8 +65,8 @@ def choose_files(
     only if its folder has no safetensors, and only from a revision that was named on purpose. It is
     then loaded with `weights_only`, which allows nothing but numbers.
 
-    Of the variants that a folder may have, only the one named `fp16` is ever chosen, and without
-    `float16` only if the folder has no other safetensors, or has only pickles and no others.
+    Of the variants that a folder may have, only the one named `fp16` is ever chosen. Safetensors
+    come before pickles. Among files of one kind, `float16` decides whether `fp16` comes first.
 
     Args:
         paths: All files of the repository.
@@ -167,7 +167,7 @@ def _loadable_formats(folder: Path, *, float16: bool) -> dict[_Format, list[Path
 
 
 def _best(formats: Iterable[_Format], *, float16: bool) -> _Format | None:
-    """Return the format to load: safe if there is one, then of the wanted precision."""
+    """Return the best format to load: safetensors first, then the wanted precision."""
     wanted = FLOAT16 if float16 else None
     usable = [found for found in formats if found.variant in (None, FLOAT16)]
     return min(

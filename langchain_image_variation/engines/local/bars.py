@@ -18,8 +18,8 @@ from langchain_image_variation.images.padding import add_blurred_bars, add_mirro
 __all__ = ["Bars"]
 
 _LEAST, _MOVED = 40, 32
-"""Sides of a square are divided by these for the least bar that is found, and for how far from the
-center `fit="keep"` may move the image."""
+"""The narrowest bar that is found is 1/40 of the side of a square, and `fit="keep"` may move the
+image from the center by about 1/32 of it."""
 
 _NARROWEST = 8
 """The longest image whose bars are found, as a multiple of its width. Without a limit, a symmetric

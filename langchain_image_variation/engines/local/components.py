@@ -32,7 +32,8 @@ class Luma:
         wide = values.astype(np.int32)
         self.values = values
         self.sums, self.square_sums = np.zeros((2, height, width + 1), dtype=np.int32)
-        """Of the pixels before each place in a row, (height, width + 1), and of their squares."""
+        """The sums of the pixels before each place in a row, and the sums of their squares, both
+        (height, width + 1)."""
         wide.cumsum(axis=1, out=self.sums[:, 1:])
         (wide * wide).cumsum(axis=1, out=self.square_sums[:, 1:])
 

@@ -37,7 +37,7 @@ class RequestProgress:
     Args:
         images: How many images the request asks for.
         reporter: Takes the progress of the request.
-        cancelled: Returns whether the answer is no longer wanted. The request then stops.
+        is_cancelled: Returns whether the answer is no longer wanted. The request then stops.
     """
 
     def __init__(

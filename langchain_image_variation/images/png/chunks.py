@@ -264,7 +264,7 @@ class Order:
 
 
 def read_header(body: memoryview) -> Header:
-    """Parse the content of IHDR.
+    """Return the fields of IHDR from its content.
 
     Raises:
         InvalidImageError: If it does not have 13 bytes, or if a value is not allowed.

@@ -15,7 +15,7 @@ __all__ = ["VisibleChunks"]
 
 
 class VisibleChunks:
-    """The chunks of a PNG file that affect its pixels, repaired where viewers do not mind.
+    """The chunks of a PNG file that affect its pixels. Faults that viewers accept are repaired.
 
     Args:
         data: The bytes of a file that begins with the signature.

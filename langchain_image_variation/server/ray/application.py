@@ -86,7 +86,7 @@ def app(settings: Settings) -> Application:
 
 
 def _check_settings(settings: Settings, engine: VariationEngine) -> None:
-    """Check everything but the keys and the store itself, which perhaps only the nodes have.
+    """Check everything but the keys and the store itself, which only the nodes may have.
 
     Without this check, Serve would start replicas that fail again and again.
     """

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import wraps
 from typing import Any
@@ -43,8 +43,8 @@ __all__ = ["CHECK_SECONDS", "MAX_CALLS", "RemoteEngine", "Replicas"]
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 
 MAX_CALLS = 2
-"""How many replicas may die during one request before it fails. The request itself may cause
-this."""
+"""How many replicas may die during one request before it fails. The request itself may be what
+kills them."""
 CHECK_SECONDS = 1.0
 """Seconds between checks that the application still exists, while a request waits for a replica."""
 
@@ -107,7 +107,7 @@ class Replicas:
         assert outcome is not None
         return outcome
 
-    async def _wait_for_start(self, reports: Any) -> None:
+    async def _wait_for_start(self, reports: AsyncIterator[object]) -> None:
         """Wait for the first report.
 
         While Serve removes an application, requests that no replica has started would wait until

@@ -24,9 +24,10 @@ __all__ = ["CALLER_CHECK_SECONDS", "PROGRESS_SECONDS", "EngineReplica", "Outcome
 _LOGGER = logging.getLogger("ray.serve")
 
 PROGRESS_SECONDS = 0.2
-"""How often a replica reports progress at most. Each report takes about a millisecond."""
+"""The shortest time between two reports of progress, in seconds. A report takes about a
+millisecond."""
 CALLER_CHECK_SECONDS = 1.0
-"""Seconds between two checks whether the caller of a running call is alive. A check is one small
+"""Seconds between two checks that the caller of a running call is alive. A check is one small
 message."""
 
 Outcome: TypeAlias = list[bytes] | ImageVariationError

@@ -26,7 +26,7 @@ def model(host: Host) -> Any:
     )
 
 
-def test_an_agent(host: Host, model: Any) -> None:
+def test_an_agent_recovers_from_a_mistake(host: Host, model: Any) -> None:
     """An agent varies an image, survives a mistake, and varies its own result."""
     host.run_example("AutoGen", model)
     host.check()
@@ -36,7 +36,7 @@ def test_an_agent(host: Host, model: Any) -> None:
     assert parameters["properties"]["n"]["maximum"] == 10
 
 
-def test_a_conversation_has_its_folder(host: Host, model: Any, thread: Context) -> None:
+def test_a_conversation_has_its_own_folder(host: Host, model: Any, thread: Context) -> None:
     """A context with a `thread_id` gives the results of the agent their own folder."""
     thread.run(host.run_example, "AutoGen", model)
     host.check("variations/*")

@@ -56,7 +56,7 @@ MODELS = pytest.mark.parametrize("make", [anthropic, gemini, mistral, ollama, op
 
 @MODELS
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_an_agent(host: Host, make: Model, kind: str) -> None:
+async def test_an_agent_recovers_from_a_mistake(host: Host, make: Model, kind: str) -> None:
     """An agent varies an image, survives a mistake, and varies its own result."""
     agent = agents.create_agent(make(host.server.address), [host.tool])
     host.start(*CALLS, "Done.")
@@ -82,7 +82,9 @@ async def test_an_agent(host: Host, make: Model, kind: str) -> None:
     ],
     ids=["default", "strength", "more"],
 )
-def test_what_a_model_sees(host: Host, make: Model, settings: Any, names: list[str]) -> None:
+def test_vendors_get_only_the_models_arguments(
+    host: Host, make: Model, settings: Any, names: list[str]
+) -> None:
     """The vendor gets the model's arguments and no others, with bounds where it can express them.
 
     Nothing in the schema is what some vendors refuse: references, unions, nulls, long texts.

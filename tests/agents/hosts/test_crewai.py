@@ -17,7 +17,7 @@ def model(host: Host) -> Any:
     return crewai.LLM("openai/gpt-4.1", base_url=f"{host.server.address}/v1")
 
 
-def test_a_crew(host: Host, model: Any) -> None:
+def test_a_crew_recovers_from_a_mistake(host: Host, model: Any) -> None:
     """A crew varies an image, survives a mistake, and varies its own result."""
     host.run_example("CrewAI", model)
     host.check()

@@ -18,11 +18,11 @@ def conversation() -> list[Any]:
 
 
 def texts(model: AnswerQueue) -> str:
-    """Return what the model has seen in the end."""
+    """Return the texts that the model has seen by the end."""
     return " ".join(message.text for message in model.requests[-1])
 
 
-async def test_a_graph(host: Host) -> None:
+async def test_a_tool_node_calls_the_tool(host: Host) -> None:
     """A `ToolNode` in a graph, with another name of the messages, calls the tool."""
     model = AnswerQueue(script=conversation())
     graph = host.run_example("LangGraph", model)["agent"]

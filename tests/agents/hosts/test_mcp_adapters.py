@@ -10,7 +10,7 @@ adapters = pytest.importorskip("langchain_mcp_adapters.tools")
 memory = pytest.importorskip("mcp.shared.memory")
 
 
-async def test_a_server(host: Host) -> None:
+async def test_a_client_sees_what_a_model_sees(host: Host) -> None:
     """A client of MCP sees the model's arguments, and gets the texts that a model gets."""
     server = host.run_example("langchain-mcp-adapters", None)["server"]
     async with memory.create_connected_server_and_client_session(server._mcp_server) as client:

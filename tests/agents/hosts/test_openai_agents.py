@@ -19,7 +19,7 @@ def model(host: Host) -> Any:
     return agents.OpenAIChatCompletionsModel("scripted", client)
 
 
-def test_an_agent(host: Host, model: Any) -> None:
+def test_an_agent_recovers_from_a_mistake(host: Host, model: Any) -> None:
     """An agent varies an image, survives a mistake, and varies its own result."""
     host.run_example("OpenAI Agents SDK", model)
     host.check()

@@ -20,7 +20,7 @@ def model(host: Host) -> Any:
     return openai.OpenAIChatModel("scripted", provider=provider)
 
 
-def test_an_agent(host: Host, model: Any) -> None:
+def test_an_agent_recovers_from_a_mistake(host: Host, model: Any) -> None:
     """An agent varies an image, survives a mistake, and varies its own result."""
     host.run_example("Pydantic AI", model)
     host.check()
@@ -30,7 +30,7 @@ def test_an_agent(host: Host, model: Any) -> None:
     assert function["parameters"]["properties"]["n"].items() >= BOUNDS.items()
 
 
-async def test_an_async_agent(host: Host, model: Any) -> None:
+async def test_an_async_agent_does_the_same(host: Host, model: Any) -> None:
     """`run` does the same as `run_sync`."""
     host.start(*CALLS, "Done.")
     agent = pydantic_ai.Agent(model, tools=[langchain.tool_from_langchain(host.tool)])
@@ -38,7 +38,7 @@ async def test_an_async_agent(host: Host, model: Any) -> None:
     host.check()
 
 
-def test_a_conversation_has_its_folder(host: Host, model: Any, thread: Context) -> None:
+def test_a_conversation_has_its_own_folder(host: Host, model: Any, thread: Context) -> None:
     """A context with a `thread_id` gives the results of the agent their own folder."""
     thread.run(host.run_example, "Pydantic AI", model)
     host.check("variations/*")

@@ -18,7 +18,7 @@ def model(host: Host) -> Any:
     return kernel.OpenAIChatCompletion("scripted", async_client=client)
 
 
-def test_an_agent(host: Host, model: Any) -> None:
+def test_an_agent_recovers_from_a_mistake(host: Host, model: Any) -> None:
     """An agent varies an image, survives a mistake, and varies its own result."""
     host.run_example("Semantic Kernel", model)
     host.check()
@@ -29,7 +29,7 @@ def test_an_agent(host: Host, model: Any) -> None:
     assert function["parameters"]["properties"]["n"].items() >= BOUNDS.items()
 
 
-def test_a_conversation_has_its_folder(host: Host, model: Any, thread: Context) -> None:
+def test_a_conversation_has_its_own_folder(host: Host, model: Any, thread: Context) -> None:
     """A context with a `thread_id` gives the results of the agent their own folder."""
     thread.run(host.run_example, "Semantic Kernel", model)
     host.check("variations/*")

@@ -48,7 +48,7 @@ def test_an_agent_that_writes_code(host: Host, model: Any) -> None:
     assert host.events.progress == [(1, 2), (2, 2), (1, 1)]
 
 
-def test_a_conversation_has_its_folder(host: Host, model: Any, thread: Context) -> None:
+def test_a_conversation_has_its_own_folder(host: Host, model: Any, thread: Context) -> None:
     """A context with a `thread_id` gives the results of the agent their own folder."""
     end = ("final_answer", {"answer": "Done."})
     thread.run(host.run_example, "smolagents", model, end=end)

@@ -71,7 +71,7 @@ def test_a_folder_may_bring_its_other_parts(tmp_path: Path) -> None:
     assert model.parts == ()
 
 
-def test_strings_that_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_strings_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A string that is absolute or starts with a dot is a folder, whose name the model gets."""
     folder = write_index(tmp_path / "mine", {"_class_name": "KandinskyV22Pipeline"})
     monkeypatch.chdir(folder)
@@ -89,7 +89,7 @@ def test_strings_that_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
     ids=ascii,
 )
-def test_refuses_what_is_no_model(model: object) -> None:
+def test_refuses_what_is_not_a_model(model: object) -> None:
     """What is neither a preset, nor a repository, nor a folder of a model is refused."""
     with pytest.raises(InvalidRequestError, match=r"model") as caught:
         read_model(model, None, find_nothing)  # type: ignore[arg-type]  # not a model
@@ -130,7 +130,7 @@ def test_messages_about_folders_lead_on(tmp_path: Path) -> None:
     assert caught.value.param == "revision"
 
 
-def test_what_is_no_model_leads_to_one_nearby(tmp_path: Path) -> None:
+def test_a_message_names_a_model_nearby(tmp_path: Path) -> None:
     """The message about a misspelled folder, a file, or a folder above or below names the model."""
     write_index(tmp_path / "mine", {"_class_name": "KandinskyV22Pipeline"})
     (tmp_path / "mine" / "unet").mkdir()

@@ -312,7 +312,7 @@ def test_a_model_that_draws_black_is_an_error(tiny_model: MakeTinyModel, tmp_pat
 
 
 def test_a_forgotten_engine_frees_its_model(tiny_model: MakeTinyModel) -> None:
-    """An engine that is neither closed nor used any more does not keep its model."""
+    """An engine that is no longer used does not keep its model, even if it was never closed."""
 
     def count() -> int:
         gc.collect()

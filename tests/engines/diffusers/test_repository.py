@@ -379,7 +379,7 @@ def test_pickles_need_a_pinned_revision(hub: FakeHub, tmp_path: Path) -> None:
         assert cached_folder(replace(PART, revision=revision), tmp_path) == folder
 
 
-def test_repository_without_the_files(hub: FakeHub, tmp_path: Path) -> None:
+def test_repository_without_the_files_is_named(hub: FakeHub, tmp_path: Path) -> None:
     """A repository that has none of the files of a model is named."""
     hub.repositories["owner/tiny"] = HubRepository({"README.md": b"# Empty"})
     with pytest.raises(InvalidRequestError, match="'owner/tiny' has none of the files"):
@@ -418,7 +418,7 @@ def test_unusable_cache_folder_is_an_error(hub: FakeHub, tmp_path: Path) -> None
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit, of util-linux")
 def test_full_disk_keeps_what_has_arrived(hub: FakeHub, tmp_path: Path) -> None:
-    """If a file cannot grow any more, the error says so, and its beginning is kept."""
+    """If a file cannot grow further, the error says so, and its beginning is kept."""
     process = subprocess.run(
         ["prlimit", "--fsize=12000000", sys.executable, "-c", RUN_LIMITED, hub.url, str(tmp_path)],
         capture_output=True,
@@ -451,7 +451,7 @@ def test_unreachable_hub_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
     assert message.startswith("127.0.0.1:9 cannot be reached, so the model 'tiny' cannot be")
 
 
-def test_offline_with_an_empty_cache(hub: FakeHub, tmp_path: Path) -> None:
+def test_offline_an_empty_cache_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
     """In offline mode, a model that is not here is an error that names the variable."""
     process = run_find(hub, tmp_path, HF_HUB_OFFLINE="1")
     kind, message = json.loads(process.communicate(timeout=60)[0])
@@ -463,7 +463,7 @@ def test_offline_with_an_empty_cache(hub: FakeHub, tmp_path: Path) -> None:
     assert not hub.requests
 
 
-def test_offline_with_half_precision_only(hub: FakeHub, tmp_path: Path) -> None:
+def test_offline_half_precision_only_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
     """In offline mode, the error for a model in half precision says which files are missing."""
     plan_download(
         [PART], model="tiny", cache_dir=tmp_path, endpoint=hub.url, prefers_float16=lambda: True
@@ -478,7 +478,7 @@ def test_offline_with_half_precision_only(hub: FakeHub, tmp_path: Path) -> None:
     )
 
 
-def test_offline_with_a_complete_cache(hub: FakeHub, tmp_path: Path) -> None:
+def test_offline_a_complete_cache_is_used(hub: FakeHub, tmp_path: Path) -> None:
     """In offline mode, a model that is here is found."""
     folders = plan(hub, tmp_path).run()
     process = run_find(hub, tmp_path, HF_HUB_OFFLINE="1")

@@ -68,7 +68,7 @@ class Loader:
 
 
 def share(key: str, loader: Loader) -> SharedModel[FakeModel]:
-    """Return a share. Tests use keys of their own, as all of them run in one process."""
+    """Return a share. Each test uses its own keys, because all tests run in one process."""
     return SharedModel(key, loader)
 
 
@@ -131,7 +131,7 @@ def test_other_keys_have_other_pipelines() -> None:
 
 
 def test_a_copy_keeps_the_pipeline() -> None:
-    """A share of a copy counts on its own."""
+    """A copy's share counts separately: closing the copy does not free the original's model."""
     loader = Loader()
     shared = share("copy", loader)
     copy = shared.share()
@@ -181,7 +181,7 @@ def test_a_forgotten_engine_frees_its_pipeline() -> None:
 
 
 def test_a_forgotten_cycle_frees_its_pipeline() -> None:
-    """The same for an engine that the collector finds while another one is being made."""
+    """The garbage collector frees the model of an engine that is part of a reference cycle."""
     loader = Loader()
     for _ in range(5):
         cycle: list[object] = []
@@ -204,7 +204,7 @@ def test_closing_during_a_call_waits_for_its_end() -> None:
 
 
 def test_a_closed_engine_loads_for_one_call() -> None:
-    """A call of a closed engine works, and keeps nothing."""
+    """A call of a closed engine works, and does not keep the model in memory."""
     loader = Loader()
     shared = share("closed", loader)
     shared.close()

@@ -92,7 +92,7 @@ def test_a_failed_call_leaves_no_tensors(model: Path) -> None:
 
 
 def test_threads_share_one_pipeline(model: Path) -> None:
-    """Six threads with engines of their own get the bytes of single calls, from one pipeline."""
+    """Six threads with separate engines get the bytes of single calls, from one pipeline."""
     before = count_pipelines()
     with_seed: dict[int, list[str]] = {}
     single = make_engine(model)

@@ -2,7 +2,7 @@
 
 They have the classes and the files of the real models, draw noise of 16 pixels, and take a second
 to make. `TINY_MODELS` names them by preset. Import this module only where torch is installed: the
-`tiny_models` fixture in conftest.py skips tests without it.
+`tiny_model` fixture in conftest.py skips tests without it.
 """
 
 import json

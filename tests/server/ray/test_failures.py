@@ -46,7 +46,7 @@ def put_under_load(
 
 
 def failures(outcomes: dict[int, httpx.Response | httpx.TransportError]) -> list[object]:
-    """Return what is no answer, after checking that every answer is the engine's own."""
+    """Check that every answer is the engine's own, and return the outcomes that are not answers."""
     answers = {
         seed: outcome
         for seed, outcome in outcomes.items()

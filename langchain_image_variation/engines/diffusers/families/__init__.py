@@ -101,7 +101,7 @@ class Family(Protocol):
         Args:
             loaded: The model, on its device.
             encoded: The result of `encode`.
-            seeds: One for each image, from 0 to 2**32 - 1. A single one unless `batches`.
+            seeds: One for each image, from 0 to 2**32 - 1. Without `batches`, there is only one.
             settings: What else the images depend on.
             step: Called before each pass of the denoiser.
         """

@@ -93,7 +93,7 @@ def _model_classes(folder: Path) -> dict[str, Any]:
         elif library == "diffusers":
             module = diffusers
         else:
-            # Some pipelines bring models of their own along.
+            # Some pipelines come with their own models.
             module = getattr(diffusers.pipelines, str(library), None)
         found = getattr(module, str(class_name), None)
         if isinstance(found, type) and issubclass(found, torch.nn.Module):
@@ -203,7 +203,7 @@ def _to_image(samples: "NDArray[np.float32]") -> Image.Image:
 
     if not np.isfinite(samples).all() or not samples.any():
         raise EngineError(
-            "The model drew no image: its numbers are too large for its type of numbers.",
+            "The model drew no image, because its numbers exceed the range of their type.",
             hint="Pass dtype='float32', or 'bfloat16' on a recent GPU.",
         )
     return Image.fromarray((samples * 255).round().astype(np.uint8))
