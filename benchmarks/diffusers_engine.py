@@ -191,8 +191,11 @@ def _plan(model: "LoadedModel") -> dict[str, float]:
     workload = Workload.measure(pipelines, model.family.side(model.loaded), "float16")
     # The weights may be loaded in single precision.
     size = model.loaded.pipeline.dtype.itemsize
-    halved = tuple(weights * 2 // size for weights in workload.component_bytes)
-    workload = replace(workload, component_bytes=halved)
+    workload = replace(
+        workload,
+        component_bytes=tuple(weights * 2 // size for weights in workload.component_bytes),
+        fixed_bytes=workload.fixed_bytes * 2 // size,
+    )
     kinds: tuple[Offload, ...] = ("none", "model", "sequential")
     return {kind: workload.required_bytes(kind) / 1e9 for kind in kinds}
 
