@@ -169,6 +169,10 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
         step(min(passes / max(len(pipeline.scheduler.timesteps), 1), 1.0))
         passes += 1
 
+    decoder = getattr(pipeline, "vae", None)
+    if decoder is not None and decoder.dtype != denoiser.dtype:
+        # The decoder of SDXL stays in single precision if it ran out of memory in the last call.
+        decoder.to(dtype=denoiser.dtype)
     hook = denoiser.register_forward_pre_hook(before_pass)
     try:
         # The safety checker gets the images as bytes, even those that are not numbers.
