@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.engines.auto import choose_engine
+from langchain_image_variation.engines.diffusers.model_cache import cached_folder
 from langchain_image_variation.engines.diffusers.model_download import is_downloaded
 from langchain_image_variation.engines.diffusers.precision import loads_float16, model_dtype
 from langchain_image_variation.engines.diffusers.presets import PRESETS, Part
 from langchain_image_variation.engines.diffusers.repository import (
     Download,
-    cached_folder,
     find_folders,
     plan_download,
 )
