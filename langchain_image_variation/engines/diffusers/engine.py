@@ -44,9 +44,10 @@ MAX_REDRAWS = 3
 alarms (https://github.com/CompVis/stable-diffusion/issues/239), which another seed avoids. An image
 that is refused this often is likely to be refused always."""
 
-MAX_STEPS = 1000
-"""The most denoising steps. The models were trained on 1000 levels of noise, so more are the same
-levels twice."""
+MAX_STEPS = 500
+"""The most denoising steps. The models were trained on 1000 levels of noise, and most schedulers
+take every second one, every third, and so on. With more than 500 steps, they take each, and only as
+many of the lower ones as there are steps. The images are then noise, or drawing fails."""
 
 MAX_GUIDANCE_SCALE = 100.0
 """The largest guidance scale. Models are used with 1 to 20; far above, images are noise."""
