@@ -312,12 +312,25 @@ class DiffusersEngine:
             }
             if len(images) == len(seeds):
                 return [images[seed] for seed in seeds]
-        refused = [str(index) for index, seed in enumerate(seeds, 1) if seed not in images]
-        raise ContentPolicyError(
-            f"The model's safety checker refused image {' and '.join(refused)} of {len(seeds)}, "
-            f"and {MAX_REDRAWS} redraws of each. Use another source or another seed.",
-            hint="The option safety=False turns the checker off.",
+        raise _refusal(
+            [index for index, seed in enumerate(seeds, 1) if seed not in images], len(seeds)
         )
+
+
+def _refusal(refused: Sequence[int], n: int) -> ContentPolicyError:
+    """Return the error for images that the safety checker refused every time.
+
+    Args:
+        refused: The numbers of the images, from 1.
+        n: How many images were requested.
+    """
+    images = f"image{'s' * (len(refused) > 1)} {' and '.join(map(str, refused))} of {n}"
+    redraws = f"{MAX_REDRAWS} redraws{' of each' * (len(refused) > 1)}"
+    return ContentPolicyError(
+        f"The model's safety checker refused {images}, and {redraws}. Use another source or "
+        "another seed.",
+        hint="The option safety=False turns the checker off.",
+    )
 
 
 def _encode(image: Image.Image, side: int) -> bytes:
