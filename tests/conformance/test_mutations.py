@@ -81,7 +81,7 @@ def test_docs_give_the_cost_of_the_kit(copies: Copies) -> None:
     served = sum(n > 0 for n in image_counts)
     images = sum(image_counts)
     sentence = (
-        f"{len(image_counts)} requests, each once. {served} of them are served, with {images} images"
+        f"{len(image_counts)} requests, each once. {served} of them are served, with {images} "
     )
     assert sentence in " ".join(PAGE.read_text().split())
 

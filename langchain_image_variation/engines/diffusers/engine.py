@@ -44,9 +44,10 @@ MAX_REDRAWS = 3
 alarms (https://github.com/CompVis/stable-diffusion/issues/239), which another seed avoids. An image
 that is refused this often is likely to be refused every time."""
 
-MAX_STEPS = 1000
-"""The most denoising steps. The models were trained on 1000 levels of noise, so more steps would
-only repeat levels."""
+MAX_STEPS = 500
+"""The most denoising steps. The models were trained on 1000 levels of noise, and most schedulers
+take every second one, every third, and so on. With more than 500 steps, they take each, and only as
+many of the lower ones as there are steps. The images are then noise, or drawing fails."""
 
 MAX_GUIDANCE_SCALE = 100.0
 """The largest guidance scale. Models are used with 1 to 20; far above, images are noise."""
@@ -311,12 +312,25 @@ class DiffusersEngine:
             }
             if len(images) == len(seeds):
                 return [images[seed] for seed in seeds]
-        refused = [str(index) for index, seed in enumerate(seeds, 1) if seed not in images]
-        raise ContentPolicyError(
-            f"The model's safety checker refused image {' and '.join(refused)} of {len(seeds)}, "
-            f"and {MAX_REDRAWS} redraws of each. Use another source or another seed.",
-            hint="The option safety=False turns the checker off.",
+        raise _refusal(
+            [index for index, seed in enumerate(seeds, 1) if seed not in images], len(seeds)
         )
+
+
+def _refusal(refused: Sequence[int], n: int) -> ContentPolicyError:
+    """Return the error for images that the safety checker refused every time.
+
+    Args:
+        refused: The numbers of the images, from 1.
+        n: How many images were requested.
+    """
+    images = f"image{'s' * (len(refused) > 1)} {' and '.join(map(str, refused))} of {n}"
+    redraws = f"{MAX_REDRAWS} redraws{' of each' * (len(refused) > 1)}"
+    return ContentPolicyError(
+        f"The model's safety checker refused {images}, and {redraws}. Use another source or "
+        "another seed.",
+        hint="The option safety=False turns the checker off.",
+    )
 
 
 def _encode(image: Image.Image, side: int) -> bytes:

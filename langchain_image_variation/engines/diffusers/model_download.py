@@ -7,12 +7,12 @@ from pathlib import Path
 
 from langchain_image_variation.engines.diffusers.devices import Hardware
 from langchain_image_variation.engines.diffusers.hub_errors import half_precision_error
+from langchain_image_variation.engines.diffusers.model_cache import cached_folder
 from langchain_image_variation.engines.diffusers.models import model_name, read_model
 from langchain_image_variation.engines.diffusers.precision import loads_float16
 from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.diffusers.repository import (
     Download,
-    cached_folder,
     find_folders,
     plan_download,
 )
@@ -35,7 +35,7 @@ def is_downloaded(
     Args:
         model: See `read_model`.
         revision: See `read_model`.
-        cache_dir: See `cached_folder`.
+        cache_dir: See `CacheDir`.
         device: The option `device`. It is looked at if files are here in half precision only. See
             `loads_float16`.
         dtype: The option `dtype`.
@@ -78,7 +78,7 @@ def plan_model_download(
     Args:
         model: See `read_model`.
         revision: See `read_model`.
-        cache_dir: See `cached_folder`.
+        cache_dir: See `CacheDir`.
         token: See `find_folders`.
         device: See `is_downloaded`.
         dtype: See `is_downloaded`.

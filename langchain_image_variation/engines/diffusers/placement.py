@@ -42,6 +42,9 @@ _RESERVED_BYTES = 512 * 2**20
 """Memory that is left for the kernels' own work and for gaps. This is a guess. If it is too small,
 memory runs out, and fewer images are drawn at once."""
 
+_NEVER_OFFLOADED = frozenset({"safety_checker", "image_normalizer"})
+"""The components that diffusers keeps on the device whatever is offloaded."""
+
 _VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -50,7 +53,9 @@ class Workload:
     """What a model needs memory for."""
 
     component_bytes: tuple[int, ...]
-    """The size of each component's weights."""
+    """The size of the weights of each component that can be offloaded."""
+    fixed_bytes: int
+    """The size of the weights that are on the device whatever is offloaded."""
     drawing_bytes: int
     """What each image that is drawn at once needs."""
     decoding_bytes: int
@@ -66,17 +71,16 @@ class Workload:
             dtype: The type of the numbers that they compute with.
         """
         pipelines = list(pipelines)
+        # Pipelines may share components.
         components = {
-            id(component): component
+            id(component): (name, _weight_bytes(component))
             for pipeline in pipelines
-            for component in pipeline.components.values()
+            for name, component in pipeline.components.items()
             if hasattr(component, "parameters")
         }
         # Pipelines with this method decode in single precision.
         is_upcast = any(hasattr(pipeline, "upcast_vae") for pipeline in pipelines)
-        workload = cls._compute(
-            tuple(map(_weight_bytes, components.values())), side, dtype, is_upcast=is_upcast
-        )
+        workload = cls._compute(components.values(), side, dtype, is_upcast=is_upcast)
         if any(map(_sliceable_decoder, pipelines)):
             return workload
         return replace(workload, drawing_bytes=max(workload.drawing_bytes, workload.decoding_bytes))
@@ -91,20 +95,23 @@ class Workload:
         """
         if not preset.component_sizes:
             return None
-        component_bytes = tuple(
-            size * _VALUE_BYTES[dtype] for size in preset.component_sizes.values()
-        )
-        return cls._compute(
-            component_bytes, preset.side, dtype, is_upcast=preset.decodes_in_float32
-        )
+        components = [
+            (name, size * _VALUE_BYTES[dtype]) for name, size in preset.component_sizes.items()
+        ]
+        return cls._compute(components, preset.side, dtype, is_upcast=preset.decodes_in_float32)
 
     @classmethod
     def _compute(
-        cls, component_bytes: tuple[int, ...], side: int, dtype: str, *, is_upcast: bool
+        cls, components: Iterable[tuple[str, int]], side: int, dtype: str, *, is_upcast: bool
     ) -> "Workload":
+        """Return the workload of components, given as names and bytes of weights."""
+        components = list(components)
         value_bytes = _VALUE_BYTES[dtype]
         return cls(
-            component_bytes=component_bytes,
+            component_bytes=tuple(
+                size for name, size in components if name not in _NEVER_OFFLOADED
+            ),
+            fixed_bytes=sum(size for name, size in components if name in _NEVER_OFFLOADED),
             drawing_bytes=_DENOISING_VALUES * side**2 * value_bytes,
             decoding_bytes=_DECODING_VALUES * side**2 * (4 if is_upcast else value_bytes),
         )
@@ -112,8 +119,9 @@ class Workload:
     def resident_bytes(self, offload: Offload) -> int:
         """Return how much of the weights is on the device at once."""
         if offload == "none":
-            return sum(self.component_bytes)
-        return max(self.component_bytes, default=0) if offload == "model" else 0
+            return self.fixed_bytes + sum(self.component_bytes)
+        largest_bytes = max(self.component_bytes, default=0)
+        return self.fixed_bytes + (largest_bytes if offload == "model" else 0)
 
     def required_bytes(self, offload: Offload) -> int:
         """Return how much memory of the device drawing a single image needs.

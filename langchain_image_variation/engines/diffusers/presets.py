@@ -43,7 +43,8 @@ class Preset:
         is_gated: Whether the Hub asks you to accept the license before you can download it.
         is_commercial: Whether the license allows commercial use.
         download_bytes: The size of its largest files in their usual precision, as published: the
-            download is at least this large. None if the sizes are not published.
+            download is at least this large. None if the sizes are not published. See
+            `least_download_bytes`.
         may_have_float16: Whether its repositories may have the files in half precision too.
         component_sizes: How many numbers each component has that stays in memory, such as weights,
             by its name. They follow from the published configuration of the component. Empty if
@@ -72,12 +73,15 @@ class Preset:
         """Return how large the download is at least, in bytes, or None if that is not known.
 
         Args:
-            float16: Whether files in half precision are downloaded where there are any. They have
-                two bytes for each number.
+            float16: Whether files in half precision are downloaded where there are any.
         """
-        if self.download_bytes is None or not float16 or not self.may_have_float16:
+        # A number has two bytes in half precision, and more in all others.
+        halved_bytes = 2 * sum(self.component_sizes.values()) or None
+        if self.download_bytes is None:
+            return halved_bytes
+        if halved_bytes is None or not (float16 and self.may_have_float16):
             return self.download_bytes
-        return min(self.download_bytes, 2 * sum(self.component_sizes.values()))
+        return min(self.download_bytes, halved_bytes)
 
 
 def _components(*names: str) -> tuple[str, ...]:

@@ -1,12 +1,11 @@
-"""Finds the files of models in the cache of Hugging Face, and downloads those that are missing.
+"""The repositories of models: finds their files in the cache, and downloads those that are missing.
 
 Nothing is downloaded unless the caller says so. What is in the cache is used without asking the
 Hub, so a model works offline once it is complete.
 """
 
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,14 +19,24 @@ from langchain_image_variation.engines.diffusers.hub_errors import (
     hub_page,
     pull_command,
     translate_hub_errors,
-    unwritable_cache_error,
+)
+from langchain_image_variation.engines.diffusers.model_cache import (
+    CacheDir,
+    cached_folder,
+    check_writable,
+    choose_part_files,
+    delete_file,
+    existing_folder,
+    is_here,
+    is_whole,
+    missing_bytes,
+    repository_dir,
 )
 from langchain_image_variation.engines.diffusers.transfer import (
     ByteCount,
     RemoteFile,
     fetch_blob,
 )
-from langchain_image_variation.engines.diffusers.weight_files import choose_files
 from langchain_image_variation.exceptions import (
     EngineConnectionError,
     ModelNotDownloadedError,
@@ -42,52 +51,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Download",
     "DownloadListener",
-    "cached_folder",
     "find_folders",
     "plan_download",
 ]
 
-CacheDir: TypeAlias = str | os.PathLike[str] | None
 DownloadListener: TypeAlias = Callable[[int, int], object]
 """Called with the bytes that have been downloaded and with the bytes of the whole download. An
 error that it raises stops the download."""
-
-
-def cached_folder(
-    part: "Part", cache_dir: CacheDir = None, *, float16: bool = False
-) -> Path | None:
-    """Return the folder of a part if the cache has all of its files, without using the network.
-
-    Args:
-        part: What to look for.
-        cache_dir: The folder of the cache. None means the one that all programs of Hugging Face
-            share, which `HF_HUB_CACHE` or `HF_HOME` can move.
-        float16: Whether files in half precision are as good as the others. See `choose_files`.
-
-    Raises:
-        InvalidRequestError: If the cached revision has no files that may be used.
-    """
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-    repository_dir = _repository_dir(part.repository, cache_dir)
-    commit = _cached_commit(repository_dir, part.revision)
-    if commit is None:
-        return None
-    try:
-        files = get_cached_repo_tree(
-            part.repository, revision=commit, cache_dir=_cache_dir(cache_dir)
-        )
-    except (CachedRepoTreeNotFoundError, OSError):
-        # Without the list of its files, nobody can tell whether a download was complete.
-        return None
-    folder = repository_dir / "snapshots" / commit
-    sizes = {file.path: getattr(file, "size", 0) for file in files}
-    for accepts_float16 in (False, True) if float16 else (False,):
-        paths = _choose(part, sizes, float16=accepts_float16)
-        if all(_is_whole(folder / path, sizes[path]) for path in paths):
-            return folder
-    return None
 
 
 def find_folders(
@@ -106,7 +76,7 @@ def find_folders(
     Args:
         parts: The parts of the model.
         model: Its name, for messages.
-        cache_dir: See `cached_folder`.
+        cache_dir: See `CacheDir`.
         token: Identifies the user at the Hub. None means `HF_TOKEN`, or the login of `hf auth`.
         revision: The revision that the user named, if any, for messages.
         download: Whether to download what is missing.
@@ -152,7 +122,7 @@ def plan_download(
     Args:
         parts: The parts of the model.
         model: Its name, for messages.
-        cache_dir: See `cached_folder`.
+        cache_dir: See `CacheDir`.
         token: See `find_folders`.
         endpoint: The Hub's address. None means `HF_ENDPOINT`, or huggingface.co.
         license: The name of the model's license, for the user.
@@ -176,7 +146,7 @@ def plan_download(
     for part in parts:
         with translate_hub_errors(model, part.repository, part.revision, endpoint=endpoint):
             if cached_folder(part, cache_dir, float16=True) is None:
-                _check_writable(cache_dir)
+                check_writable(cache_dir)
             info = api.model_info(
                 part.repository,
                 revision=part.revision,
@@ -187,9 +157,9 @@ def plan_download(
         halved_files = _remote_files(part, info, float16=True)
         if halved_files != chosen_files and prefers_float16():
             # A branch that has moved may still have the files that are here.
-            missing_bytes = _missing_bytes(chosen_files, cache_dir)
-            is_here = all(_is_here(file, cache_dir) for file in chosen_files)
-            if not is_here and _missing_bytes(halved_files, cache_dir) <= missing_bytes:
+            are_here = all(is_here(file, cache_dir) for file in chosen_files)
+            halved_bytes = missing_bytes(halved_files, cache_dir)
+            if not are_here and halved_bytes <= missing_bytes(chosen_files, cache_dir):
                 chosen_files = halved_files
         files[part.name] = chosen_files
     return Download(tuple(parts), files, model, license, cache_dir, token, endpoint)
@@ -204,7 +174,7 @@ class Download:
         files: The files of each part, by the part's name, whether or not they are missing.
         model: The name of the model.
         license: The name of its license.
-        cache_dir: See `cached_folder`.
+        cache_dir: See `CacheDir`.
         token: See `find_folders`.
         endpoint: See `plan_download`.
     """
@@ -220,7 +190,7 @@ class Download:
     @cached_property
     def missing_bytes(self) -> int:
         """How many bytes are not here yet. What an interrupted download has left is here."""
-        return _missing_bytes(self._distinct_files, self.cache_dir)
+        return missing_bytes(self._distinct_files, self.cache_dir)
 
     @property
     def pages(self) -> list[str]:
@@ -257,25 +227,25 @@ class Download:
                 super().__init__(*arguments, **{**settings, "disable": True})
 
         files = self.files[part.name]
-        repository_dir = _repository_dir(part.repository, self.cache_dir)
-        cache_dir = repository_dir.parent
+        directory = repository_dir(part.repository, self.cache_dir)
+        cache_dir = directory.parent
         with translate_hub_errors(
             self.model, part.repository, part.revision, endpoint=self.endpoint
         ):
             cache_dir.mkdir(parents=True, exist_ok=True)
             for file in files:
-                path = repository_dir / "snapshots" / file.commit / file.path
-                is_present = _is_whole(path, file.size)
+                path = directory / "snapshots" / file.commit / file.path
+                is_present = is_whole(path, file.size)
                 if not is_present and path.is_file():
-                    _delete(path)
+                    delete_file(path)
                 # Without links, the library would copy each blob. It downloads these itself.
                 if file.sha256 is None or is_present or not are_symlinks_supported(cache_dir):
                     count.finish_file(file.size)
                     continue
                 fetch_blob(
                     file,
-                    repository_dir,
-                    lock_dir=cache_dir / ".locks" / repository_dir.name,
+                    directory,
+                    lock_dir=cache_dir / ".locks" / directory.name,
                     token=self.token,
                     endpoint=self.endpoint,
                     count=count,
@@ -290,7 +260,7 @@ class Download:
                 tqdm_class=HiddenBar,
             )
         folder = cached_folder(part, self.cache_dir, float16=True)
-        if folder is None or not all(_is_whole(folder / file.path, file.size) for file in files):
+        if folder is None or not all(is_whole(folder / file.path, file.size) for file in files):
             # The library settles for what is in the cache if the Hub fails at the last moment.
             raise EngineConnectionError(
                 f"The Hub failed before the model {self.model!r} was complete. A download "
@@ -299,7 +269,7 @@ class Download:
         return folder
 
     def _check_space(self) -> None:
-        free_bytes = shutil.disk_usage(_existing_folder(self.cache_dir)).free
+        free_bytes = shutil.disk_usage(existing_folder(self.cache_dir)).free
         if self.missing_bytes > free_bytes:
             raise OutputError(
                 f"The model {self.model!r} needs {describe_bytes(self.missing_bytes)} more, but "
@@ -311,41 +281,6 @@ class Download:
     def _distinct_files(self) -> set[RemoteFile]:
         """All files. Parts may share some of them."""
         return {file for files in self.files.values() for file in files}
-
-
-def _missing_bytes(files: Iterable[RemoteFile], cache_dir: CacheDir) -> int:
-    """Return how many bytes of some files are not here. An interrupted download leaves some."""
-    return sum(file.size - _present_bytes(file, cache_dir) for file in files)
-
-
-def _present_bytes(file: RemoteFile, cache_dir: CacheDir) -> int:
-    if _is_here(file, cache_dir):
-        return file.size
-    blob = _blob(file, cache_dir)
-    partial = blob.with_name(f"{blob.name}.incomplete")
-    return min(partial.stat().st_size, file.size) if partial.is_file() else 0
-
-
-def _is_here(file: RemoteFile, cache_dir: CacheDir) -> bool:
-    """Return whether the cache has a file, in its revision or in another one."""
-    repository_dir = _repository_dir(file.repository, cache_dir)
-    path = repository_dir / "snapshots" / file.commit / file.path
-    return _is_whole(path, file.size) or _is_whole(_blob(file, cache_dir), file.size)
-
-
-def _blob(file: RemoteFile, cache_dir: CacheDir) -> Path:
-    return _repository_dir(file.repository, cache_dir) / "blobs" / (file.sha256 or "-")
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    """Return whether a file exists and is complete. Some mirrors do not say how large a file is."""
-    return path.is_file() and (not size or path.stat().st_size == size)
-
-
-def _delete(path: Path) -> None:
-    """Delete a file of the cache, and what it is a link to."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -368,55 +303,5 @@ def _remote_files(part: "Part", info: "ModelInfo", *, float16: bool = False) -> 
             siblings[path].size or 0,
             lfs.sha256 if (lfs := siblings[path].lfs) else None,
         )
-        for path in _choose(part, siblings, float16=float16)
+        for path in choose_part_files(part, siblings, float16=float16)
     ]
-
-
-def _choose(part: "Part", paths: Iterable[str], *, float16: bool = False) -> list[str]:
-    return choose_files(
-        paths,
-        part.patterns,
-        repository=part.repository,
-        revision=part.revision,
-        float16=float16,
-    )
-
-
-def _cache_dir(cache_dir: CacheDir) -> str:
-    from huggingface_hub import constants
-
-    return str(Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser())
-
-
-def _existing_folder(cache_dir: CacheDir) -> Path:
-    """Return the folder of the cache, or else the closest one above it that exists."""
-    folder = Path(_cache_dir(cache_dir))
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
-
-
-def _check_writable(cache_dir: CacheDir) -> None:
-    """Check that the cache can be written to, before the network is used.
-
-    Raises:
-        OutputError: If it cannot.
-    """
-    folder = _existing_folder(cache_dir)
-    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise unwritable_cache_error()
-
-
-def _repository_dir(repository: str, cache_dir: CacheDir) -> Path:
-    from huggingface_hub.file_download import repo_folder_name
-
-    name: str = repo_folder_name(repo_id=repository, repo_type="model")
-    return Path(_cache_dir(cache_dir)).resolve() / name
-
-
-def _cached_commit(repository_dir: Path, revision: str) -> str | None:
-    """Return the hash of the commit that a revision meant at the last download, or None."""
-    reference = repository_dir / "refs" / revision
-    if reference.is_file():
-        return reference.read_text("utf-8").strip()
-    return revision if (repository_dir / "snapshots" / revision).is_dir() else None

@@ -22,16 +22,20 @@ __all__ = [
 
 _SAFE = ".safetensors"
 _PICKLE = ".bin"
-_UNUSED_SUFFIXES = (
-    *(".ckpt", ".pt", ".pth", ".pkl", ".npz", ".h5", ".msgpack", ".onnx", ".pb", ".xml", ".gguf"),
-    *(".py", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".md"),
-)
-"""Weights for other programs, pickles that `weights_only` cannot restrict, code, and pictures."""
+_CONFIGURATION_SUFFIXES = (".json", ".txt", ".model")
+"""Settings of components, and vocabularies of tokenizers.
+
+All other files without weights are code, pictures, or weights for other programs. Those can be
+larger than the model: SDXL has a U-Net for ONNX of 10 GB next to its own.
+"""
 
 _WEIGHTS = re.compile(
-    r"(?P<stem>.+)(?P<suffix>\.safetensors|\.bin)(?P<index>\.index(?:\.(?P<variant>[\w-]+))?\.json)?"
+    r"(?!openvino_)(?P<stem>.+)(?P<suffix>\.safetensors|\.bin)(?P<index>\.index(?:\.(?P<variant>[\w-]+))?\.json)?"
 )
-"""Matches the name of a file with weights, or of one that lists the files that have them."""
+"""Matches the name of a file with weights, or of one that lists the files that have them.
+
+The weights for OpenVINO end in `.bin` too.
+"""
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -83,7 +87,7 @@ def choose_files(
     matches = [
         path
         for path in paths
-        if not path.lower().endswith(_UNUSED_SUFFIXES)
+        if (_format(path) or path.endswith(_CONFIGURATION_SUFFIXES))
         and any(fnmatchcase(path, pattern) for pattern in patterns)
     ]
     formats: dict[str, set[_Format]] = defaultdict(set)

@@ -17,7 +17,7 @@ from langchain_image_variation.engines.context import (
     call_context,
     cancellation,
 )
-from langchain_image_variation.engines.diffusers.families import load_family
+from langchain_image_variation.engines.diffusers.families import Settings, load_family
 from langchain_image_variation.engines.diffusers.presets import PRESETS
 from langchain_image_variation.exceptions import EngineError, InvalidRequestError
 from tests.engines.diffusers.calls import LAKE, make_engine, make_request, open_images, png_of
@@ -264,3 +264,31 @@ def test_sources_are_resized_without_antialiasing(preset: str, tiny_model: MakeT
     assert pixels.std() > 1
     resized = loaded.pipeline.feature_extractor(Image.fromarray(stripes), return_tensors="pt")
     assert resized.pixel_values.std() < 0.5
+
+
+@pytest.mark.parametrize("preset", ["ip-adapter-xl"])
+def test_a_decoder_without_memory_can_be_used_again(preset: str, tiny_model: MakeTinyModel) -> None:
+    """If a decoder runs out of memory in single precision, the next call draws what it should.
+
+    The pipeline of SDXL moves its decoder from half precision to single precision for each call.
+    """
+    family = load_family(PRESETS[preset].family)
+    folder = tiny_model(preset)
+    folders = {"pipeline": folder, "adapter": folder / "adapter"}
+    loaded = family.load(folders, torch.float16, safety=True)
+    encoded = family.encode(loaded, Image.new("RGB", (64, 64), "navy"))
+
+    def draw() -> Image.Image | None:
+        settings = Settings(steps=1, guidance_scale=5.0, strength=0.5)
+        (image,) = family.draw(loaded, encoded, [7], settings, lambda share: None)
+        return image
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    expected = draw()
+    hook = loaded.pipeline.vae.decoder.register_forward_pre_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        draw()
+    hook.remove()
+    assert draw() == expected

@@ -11,6 +11,7 @@ from langchain_image_variation.engines.diffusers.placement import (
     place,
     plan_placement,
 )
+from langchain_image_variation.engines.diffusers.presets import PRESETS
 from langchain_image_variation.exceptions import InvalidRequestError
 from tests.engines.diffusers.fake_hardware import GPU, FakeHardware
 from tests.extras import skip_without
@@ -18,7 +19,7 @@ from tests.extras import skip_without
 GB = 10**9
 # The U-Net, decoder, image encoder and checker of Stable Diffusion in half precision.
 WEIGHTS = (1_700_000_000, 170_000_000, 600_000_000, 600_000_000)
-WORKLOAD = Workload(WEIGHTS, drawing_bytes=168 * 10**6, decoding_bytes=403 * 10**6)
+WORKLOAD = Workload(WEIGHTS, 0, drawing_bytes=168 * 10**6, decoding_bytes=403 * 10**6)
 
 
 def plan(free_bytes: float, device: str = "cuda:0", **options: Any) -> Placement:
@@ -122,3 +123,37 @@ def test_weights_are_measured_once() -> None:
     large = Workload.measure(pipelines, 1024, "float16")
     assert large.drawing_bytes == 4 * small.drawing_bytes
     assert Workload.measure(pipelines, 512, "float32").drawing_bytes == 2 * small.drawing_bytes
+
+
+def test_the_checker_stays_on_the_device() -> None:
+    """The components that diffusers never offloads take memory whatever is offloaded."""
+    skip_without("torch")
+    import torch
+
+    class Model:
+        def __init__(self) -> None:
+            self.components = {
+                "unet": torch.nn.Linear(100, 1),
+                "safety_checker": torch.nn.Linear(10, 1),
+            }
+
+    workload = Workload.measure([Model()], 512, "float32")
+    assert workload.resident_bytes("none") == 404 + 44
+    assert workload.resident_bytes("model") == 404 + 44
+    assert workload.resident_bytes("sequential") == 44
+
+
+def test_diffusers_offloads_all_other_components() -> None:
+    """The components that count as never offloaded are those that the pipelines exclude."""
+    skip_without("torch")
+    import diffusers
+
+    excluded = {
+        preset.name: {*getattr(diffusers, preset.pipeline_class)._exclude_from_cpu_offload}
+        for preset in PRESETS.values()
+    }
+    fixed = {
+        preset.name: {*preset.component_sizes} & {"safety_checker", "image_normalizer"}
+        for preset in PRESETS.values()
+    }
+    assert excluded == fixed

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.cancellation import cancel_after
+from langchain_image_variation.engines.diffusers.model_cache import cached_folder
 from langchain_image_variation.engines.diffusers.presets import Part
 from langchain_image_variation.engines.diffusers.repository import (
     Download,
-    cached_folder,
     find_folders,
     plan_download,
 )

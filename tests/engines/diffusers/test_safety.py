@@ -44,16 +44,25 @@ def middle_threshold(model: Path, folder: Path) -> float:
 
 @CHECKED
 def test_refuses_what_is_refused_every_time(
-    preset: str, tiny_model: MakeTinyModel, tmp_path: Path
+    preset: str, tiny_model: MakeTinyModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """An image that the checker refuses every time is an error that names it and the option."""
+    """An image that the checker refuses every time is an error that names it and the option.
+
+    Nothing is printed. The pipeline itself says that it returns a black image, which it is not.
+    """
     engine = make_engine(with_checker(tiny_model(preset), tmp_path / "mine", -2))
     reports: list[Progress] = []
-    with pytest.raises(ContentPolicyError, match="image 1 and 2 of 2, and 3 redraws") as caught:
+    capfd.readouterr()
+    with pytest.raises(ContentPolicyError, match="refused images 1 and 2 of 2, and 3 redraws of"):
         call_engine(engine, make_request(n=2), progress=reports.append)
+    with pytest.raises(
+        ContentPolicyError, match=r"refused image 1 of 1, and 3 redraws\."
+    ) as caught:
+        engine.create_variation(make_request())
     assert caught.value.hint is not None
     assert "safety=False" in caught.value.hint
     assert {report.finished for report in reports} == {0}
+    assert capfd.readouterr() == ("", "")
     engine.close()
 
 

@@ -204,12 +204,7 @@ def _save_adapter(unet: Any, folder: Path, weights: str) -> None:
     processors = [name for name in unet.attn_processors if name.endswith("attn2.processor")]
     keys = [modules[name.removesuffix(".processor")].to_k for name in processors]
     width = keys[0].in_features
-    state = {
-        "image_proj.proj.weight": torch.randn(4 * width, _WIDTH),
-        "image_proj.proj.bias": torch.randn(4 * width),
-        "image_proj.norm.weight": torch.ones(width),
-        "image_proj.norm.bias": torch.zeros(width),
-    }
+    state = _resampler_weights(width)
     # Cross-attention processors have the odd numbers.
     for number, key in zip(range(1, 2 * len(keys), 2), keys, strict=True):
         for letter in ("k", "v"):
@@ -218,6 +213,34 @@ def _save_adapter(unet: Any, folder: Path, weights: str) -> None:
     (folder / weights).parent.mkdir(parents=True)
     save_file(state, folder / weights)
     _image_encoder().save_pretrained(folder / "models" / "image_encoder")
+
+
+def _resampler_weights(width: int) -> dict[str, Any]:
+    """Return the weights by which IP-Adapter Plus turns what its encoder sees into 4 tokens."""
+    inner, heads = 64, 1
+    layers = {
+        "proj_in": torch.nn.Linear(_WIDTH, inner),
+        "proj_out": torch.nn.Linear(inner, width),
+        "norm_out": torch.nn.LayerNorm(width),
+    }
+    # Without its depth in a configuration, it always has this many.
+    for number in range(4):
+        layers |= {
+            f"layers.{number}.0.norm1": torch.nn.LayerNorm(inner),
+            f"layers.{number}.0.norm2": torch.nn.LayerNorm(inner),
+            f"layers.{number}.0.to_q": torch.nn.Linear(inner, 64 * heads, bias=False),
+            f"layers.{number}.0.to_kv": torch.nn.Linear(inner, 2 * 64 * heads, bias=False),
+            f"layers.{number}.0.to_out": torch.nn.Linear(64 * heads, inner, bias=False),
+            f"layers.{number}.1.0": torch.nn.LayerNorm(inner),
+            f"layers.{number}.1.1": torch.nn.Linear(inner, 4 * inner, bias=False),
+            f"layers.{number}.1.3": torch.nn.Linear(4 * inner, inner, bias=False),
+        }
+    weights = {
+        f"image_proj.{layer}.{name}": value.contiguous()
+        for layer, module in layers.items()
+        for name, value in module.state_dict().items()
+    }
+    return {"image_proj.latents": torch.randn(1, 4, inner), **weights}
 
 
 def _save_ip_adapter(folder: Path) -> None:

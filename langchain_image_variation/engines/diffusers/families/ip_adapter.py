@@ -105,11 +105,14 @@ class IPAdapterXLFamily(IPAdapterFamily):
         self, folders: Mapping[str, Path], dtype: Any, *, safety: bool, scheduler: str = "auto"
     ) -> Pipelines:
         """See `Family.load`."""
+        import torch
         from diffusers import StableDiffusionXLPipeline
 
         pipeline = load_pipeline(
             StableDiffusionXLPipeline, folders["pipeline"], dtype, add_watermarker=False
         )
+        # The pipeline calls its own method, which does the same and warns that it is deprecated.
+        pipeline.upcast_vae = lambda: pipeline.vae.to(dtype=torch.float32)
         choose_scheduler(pipeline, scheduler)
         self._load_adapter(pipeline, folders["adapter"])
         prompt = encode_empty_prompt(

@@ -1,6 +1,8 @@
 """What all families do with a diffusers pipeline: load it, and call it step by step."""
 
 import json
+import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -115,12 +117,12 @@ def quiet_loading() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", UserWarning)
-        for logging in (diffusers_logging, transformers_logging):
-            stack.callback(logging.set_verbosity, logging.get_verbosity())
-            logging.set_verbosity(logging.CRITICAL)
-            if logging.is_progress_bar_enabled():
-                stack.callback(logging.enable_progress_bar)
-                logging.disable_progress_bar()
+        for library in (diffusers_logging, transformers_logging):
+            stack.callback(library.set_verbosity, library.get_verbosity())
+            library.set_verbosity(library.CRITICAL)
+            if library.is_progress_bar_enabled():
+                stack.callback(library.enable_progress_bar)
+                library.disable_progress_bar()
         yield
 
 
@@ -169,10 +171,14 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
         step(min(passes / max(len(pipeline.scheduler.timesteps), 1), 1.0))
         passes += 1
 
+    decoder = getattr(pipeline, "vae", None)
+    if decoder is not None and decoder.dtype != denoiser.dtype:
+        # The decoder of SDXL stays in single precision if it ran out of memory in the last call.
+        decoder.to(dtype=denoiser.dtype)
     hook = denoiser.register_forward_pre_hook(before_pass)
     try:
         # The safety checker gets the images as bytes, even those that are not numbers.
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"), _quiet_safety_checker():
             return pipeline(output_type="np", **arguments)
     except BaseException:
         # With offloading, the error has left a component on the device.
@@ -180,6 +186,22 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
         raise
     finally:
         hook.remove()
+
+
+@contextmanager
+def _quiet_safety_checker() -> Iterator[None]:
+    """Hide what the safety checker logs in this thread: that a black image will be returned."""
+    logger = logging.getLogger("diffusers.pipelines.stable_diffusion.safety_checker")
+    thread = threading.get_ident()
+
+    def is_of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(is_of_another_thread)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_another_thread)
 
 
 def to_images(
