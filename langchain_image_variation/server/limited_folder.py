@@ -22,7 +22,7 @@ from langchain_image_variation.server.store import IMAGE_SUFFIX, unavailable_err
 from langchain_image_variation.server.store_key import has_key, load_key
 from langchain_image_variation.server.stored_files import list_files, oldest_first
 
-__all__ = ["Reservation", "StoreFolder"]
+__all__ = ["LimitedFolder", "Reservation"]
 
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 
@@ -42,7 +42,7 @@ class Reservation:
     is_over: bool = False
 
 
-class StoreFolder:
+class LimitedFolder:
     """A folder that keeps files until they expire or it runs out of room.
 
     The mtime of each file is its expiry time, so servers with different settings can share a
