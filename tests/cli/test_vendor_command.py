@@ -59,6 +59,16 @@ def test_null_is_absent(folder: Path) -> None:
     assert (again.returncode, "invalid int value: 'nil'" in again.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("words", [["--image", "a.png"], ["--image=a.png"], ["-n", "2", "--image"]])
+def test_the_image_needs_no_option(folder: Path, words: list[str]) -> None:
+    """The error for the vendor's option `--image` says how `create` takes the image."""
+    result = create(*words)
+    assert result.returncode == 2
+    assert "--image" in result.stderr and "; name the image without an option;" in result.stderr
+    serve = call("serve", "--image", "a.png")
+    assert "without an option" not in serve.stderr
+
+
 @pytest.mark.parametrize("value", ["url", "b64_json"])
 def test_response_format_needs_a_response(folder: Path, value: str) -> None:
     """`--response-format` without a printed response is an error."""
