@@ -8,7 +8,7 @@ from langchain_image_variation.engines.loading import engine_names
 __all__ = ["add_completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
-_FILES = {"photos"}
+_FILES = {"photos", "request"}
 _FOLDERS = {"model_path", "output_dir", "root_dir", "store_dir"}
 
 
