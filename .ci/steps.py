@@ -372,7 +372,7 @@ def ray() -> None:
     """Batches and the server on Ray clusters of two nodes; takes about seven minutes."""
     run_cluster_tests("tests/batch/ray", seconds=600)
     run_cluster_tests("tests/server/ray", seconds=600)
-    needed = (".[pytest,ray-serve]", "openai>=3.50", "pytest-asyncio>=1.3")
+    needed = (".[fsspec,pytest,ray-serve]", "openai>=3.50", "pytest-asyncio>=1.3")
     floors = environment("ray-floors", *LOWEST, *needed)
     run_cluster_tests("tests/server/ray/test_application.py", seconds=300, python=floors)
     run_cluster_tests(EXPORTS, "-k", "ray or root or help", seconds=300)
