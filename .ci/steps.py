@@ -223,10 +223,10 @@ def plugins() -> None:
     run(environment("responses", *needed), "-m", "pytest", "--quiet", *tests)
 
 
-def run_cluster_tests(*arguments: str | Path, seconds: int) -> None:
-    """Run tests in the environment with Ray, with a time limit."""
+def run_cluster_tests(*arguments: str | Path, seconds: int, python: Path | None = None) -> None:
+    """Run tests with a time limit, by default in the environment with Ray."""
     limit = ("timeout", "--kill-after=10", str(seconds)) if shutil.which("timeout") else ()
-    run(*limit, cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
+    run(*limit, python or cluster_environment(), "-m", "pytest", "--quiet", "--all", *arguments)
 
 
 @step
@@ -367,9 +367,12 @@ def cluster_environment() -> Path:
 
 @step
 def ray() -> None:
-    """Batches and the server on Ray clusters of two nodes; takes about five minutes."""
+    """Batches and the server on Ray clusters of two nodes; takes about seven minutes."""
     run_cluster_tests("tests/batch/ray", seconds=600)
     run_cluster_tests("tests/server/ray", seconds=600)
+    needed = (".[fsspec,pytest,ray-serve]", "openai>=3.50", "pytest-asyncio>=1.3")
+    floors = environment("ray-floors", *LOWEST, *needed)
+    run_cluster_tests("tests/server/ray/test_application.py", seconds=300, python=floors)
     run_cluster_tests(EXPORTS, "-k", "ray or root or help", seconds=300)
 
 

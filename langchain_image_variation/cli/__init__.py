@@ -136,10 +136,13 @@ def _check_command(words: Sequence[str], program: argparse.ArgumentParser) -> No
 
 
 def _suggestion(unknown_words: Sequence[str], parser: argparse.ArgumentParser) -> str:
-    """Return a question that suggests the option most like the first unknown one, or ""."""
+    """Return what to write instead of the first unknown option, or ""."""
     names = [name for action in parser._actions for name in action.option_strings]
     for argument in unknown_words:
         option, _, _ = argument.partition("=")
+        if option == "--image" and any(action.dest == "photos" for action in parser._actions):
+            # The vendor's command has this option.
+            return "; name the image without an option"
         if option.startswith("--"):
             matches = [name for name in names if name.startswith(option)]
             matches += get_close_matches(option, names, n=1, cutoff=0.75)

@@ -10,7 +10,7 @@ from langchain_image_variation.engines.options import DTYPES
 __all__ = ["add_completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
-_FILES = {"photos"}
+_FILES = {"photos", "request"}
 _FOLDERS = {"model_path", "output_dir", "root_dir", "store_dir"}
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 

@@ -11,8 +11,8 @@ from langchain_image_variation.cli.exit_codes import SOME_FAILED
 from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir
 from langchain_image_variation.cli.photo import STREAM, photo_stem
-from langchain_image_variation.cli.piped_request import use_piped_request
 from langchain_image_variation.cli.progress import show_progress_bar
+from langchain_image_variation.cli.request_file import use_request_file
 from langchain_image_variation.cli.viewer import open_files
 from langchain_image_variation.contract import MAX_N, SIZES, ResponseFormat
 from langchain_image_variation.exceptions import InvalidRequestError
@@ -58,6 +58,12 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
     add_engine(parser)
     add = parser.add_argument_group("request").add_argument
+    add(
+        "--request",
+        metavar="FILE",
+        help="YAML or JSON with the fields of the endpoint, such as n and size, or - for standard "
+        "input; options and PHOTO take precedence",
+    )
     add("--user", help="an ID for the end user, for hosted engines")
     add(
         "--api-key",
@@ -76,7 +82,7 @@ def add_create(parser: argparse.ArgumentParser) -> None:
         help="with --json or --format json, jsonl, yaml or raw: the form of the images (default: "
         "url)",
     )
-    # A request on standard input may set them, unless they are passed.
+    # A request in a file may set them, unless they are passed.
     parser.set_defaults(run=_run_create, parser=parser, n=None, size=None)
 
 
@@ -135,12 +141,12 @@ def _run_create(arguments: argparse.Namespace) -> int:
 
 
 def _complete(arguments: argparse.Namespace) -> None:
-    """Fill in what the command line leaves to a request on standard input or to defaults.
+    """Fill in what the command line leaves to a request in a file or to defaults.
 
     Raises:
-        InvalidRequestError: If standard input is not a request.
+        InvalidRequestError: See `use_request_file`.
     """
-    use_piped_request(arguments)
+    use_request_file(arguments)
     if arguments.response_format == "null":
         arguments.response_format = None
     arguments.n = 1 if arguments.n is None else arguments.n

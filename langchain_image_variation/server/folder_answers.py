@@ -18,7 +18,7 @@ import anyio
 
 from langchain_image_variation.files.lock import try_lock
 from langchain_image_variation.server.answer_record import RecordedAnswer
-from langchain_image_variation.server.store_folder import StoreFolder
+from langchain_image_variation.server.limited_folder import LimitedFolder
 
 __all__ = ["FolderAnswers"]
 
@@ -42,7 +42,7 @@ class FolderAnswers:
         engine: A text that identifies the engine. Servers with different engines share no answers.
     """
 
-    def __init__(self, folder: StoreFolder, engine: str) -> None:
+    def __init__(self, folder: LimitedFolder, engine: str) -> None:
         self._folder = folder
         self._engine = engine
 
@@ -79,7 +79,7 @@ class _FolderAnswer:
         name: The name of its file, without suffix.
     """
 
-    def __init__(self, folder: StoreFolder, name: str) -> None:
+    def __init__(self, folder: LimitedFolder, name: str) -> None:
         self._folder = folder
         self._name = name
         self._path = folder.path / f"{name}{_SUFFIX}"

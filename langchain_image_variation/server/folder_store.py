@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 
 from langchain_image_variation.server.folder_answers import FolderAnswers
+from langchain_image_variation.server.limited_folder import LimitedFolder, Reservation
 from langchain_image_variation.server.store import (
     BYTES_PER_PIXEL,
     DEFAULT_SIDE,
@@ -19,7 +20,6 @@ from langchain_image_variation.server.store import (
     MAX_IMAGE_BYTES,
     ImageStore,
 )
-from langchain_image_variation.server.store_folder import Reservation, StoreFolder
 
 __all__ = ["FolderStore"]
 
@@ -33,7 +33,7 @@ class FolderStore(ImageStore):
     """Keeps images in a folder that outlives the process. The folder contains the signing key.
 
     Args:
-        directory: The folder. See `StoreFolder`.
+        directory: The folder. See `LimitedFolder`.
         ttl: For how many seconds a URL works.
         max_bytes: The maximum total size of the files in the store, in bytes.
 
@@ -43,7 +43,7 @@ class FolderStore(ImageStore):
 
     def __init__(self, directory: Path, *, ttl: float, max_bytes: int) -> None:
         super().__init__(ttl=ttl)
-        self.folder = StoreFolder(directory, max_bytes=max_bytes, tidy_seconds=self.tidy_seconds)
+        self.folder = LimitedFolder(directory, max_bytes=max_bytes, tidy_seconds=self.tidy_seconds)
         """Where the images are."""
         self._checked_files: set[tuple[object, ...]] = set()
 

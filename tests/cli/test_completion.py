@@ -64,6 +64,7 @@ def script() -> str:
         (["create", "photo.jpg", "--size", ""], {"256x256", "512x512", "1024x1024"}),
         (["create", "photo.jpg", "--format", "j"], {"jpeg", "json", "jsonl"}),
         (["create", "ph"], {"photo.jpg", "photos/"}),
+        (["create", "--request", "ph"], {"photo.jpg", "photos/"}),
         (["create", "photo.jpg", "-o", "ph"], {"photos/"}),
         (["batch", "ph"], {"photo.jpg", "photos/"}),
         (["serve", "--store-dir", "ph"], {"photos/"}),

@@ -59,6 +59,16 @@ def test_null_is_absent(folder: Path) -> None:
     assert (again.returncode, "invalid int value: 'nil'" in again.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("words", [["--image", "a.png"], ["--image=a.png"], ["-n", "2", "--image"]])
+def test_the_image_needs_no_option(folder: Path, words: list[str]) -> None:
+    """The error for the vendor's option `--image` says how `create` takes the image."""
+    result = create(*words)
+    assert result.returncode == 2
+    assert "--image" in result.stderr and "; name the image without an option;" in result.stderr
+    serve = call("serve", "--image", "a.png")
+    assert "without an option" not in serve.stderr
+
+
 @pytest.mark.parametrize("value", ["url", "b64_json"])
 def test_response_format_needs_a_response(folder: Path, value: str) -> None:
     """`--response-format` without a printed response is an error."""
@@ -125,6 +135,96 @@ def test_an_image_leaves_standard_input_alone(folder: Path) -> None:
     """With an image, a request on standard input does not count."""
     result = create("a.png", "--no-sheet", stdin="image: a.png\nn: 2\n")
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+
+
+def run_create(folder: Path, *arguments: str, input: str) -> subprocess.CompletedProcess[str]:
+    """Run `create` in its own process, with a file that has this text as standard input."""
+    path = folder / "input.txt"
+    path.write_text(input)
+    fixed = ["--engine", "instant", "--size", "256x256", "--no-sheet", "-o", "out"]
+    with path.open("rb") as stdin:
+        return subprocess.run(
+            [*PROGRAM, "create", *arguments, *fixed],
+            cwd=folder,
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+@pytest.mark.parametrize("text", ["n: 3\nmodel: null\n", '{"n": 3, "image": "missing.png"}'])
+def test_a_request_and_an_image(folder: Path, text: str) -> None:
+    """`--request -` reads the request too if an image is named, which takes precedence."""
+    result = create("a.png", "--request", "-", "--no-sheet", stdin=text)
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 3), result.stderr
+    one = create("a.png", "--request", "-", "-n", "1", "--no-sheet", stdin=text)
+    assert (one.returncode, len(one.stdout.splitlines())) == (0, 1)
+
+
+def test_a_request_in_a_file(folder: Path) -> None:
+    """`--request FILE` reads the request from a file. Standard input may then be the image."""
+    (folder / "request.yaml").write_text("image: a.png\nn: 2\n")
+    result = create("--request", "request.yaml", "--no-sheet")
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 2), result.stderr
+    fixed = ["create", "-", "--request", "request.yaml", "--engine", "instant", "--no-sheet"]
+    piped = call(*fixed, input=(folder / "a.png").read_bytes())
+    assert (piped.returncode, len(piped.stdout.splitlines())) == (0, 2), piped.stderr
+    (folder / "request.yaml").write_text("image: '-'\n")
+    fixed.remove("-")
+    named = call(*fixed, input=(folder / "a.png").read_bytes())
+    assert (named.returncode, len(named.stdout.splitlines())) == (0, 1), named.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "message"),
+    [
+        (["a.png", "--request", "-"], "", "from standard input, which is empty. Pipe or redirect"),
+        (["-", "--request", "-"], "n: 2", "Standard input cannot be both the request and an image"),
+        (["a.png", "--request", "-"], "n: [", "Standard input is not a request: it is neither"),
+        (["--request", "n.yaml"], "", "The file 'n.yaml' is not a request: \"image\" must be the"),
+        (["--request", "none.yaml"], "", "the file 'none.yaml' cannot be read: No such file"),
+        (["a.png", "--request", "."], "", "the file '.' cannot be read: Is a directory"),
+        (["a.png", "--request", "a\0"], "", "cannot be read: its name is invalid"),
+    ],
+)
+def test_requests_that_cannot_be_read(
+    folder: Path, arguments: list[str], text: str, message: str
+) -> None:
+    """If `--request` names no request, one line says why, and nothing is made."""
+    (folder / "n.yaml").write_text("n: 2\n")
+    result = create(*arguments, stdin=text)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert message in result.stderr
+    assert sorted(os.listdir(folder)) == ["a.png", "n.yaml"]
+
+
+@pytest.mark.parametrize("text", ["image: a.png\nn: 2\n", '{"n": 2}'])
+def test_an_unread_request_is_an_error(folder: Path, text: str) -> None:
+    """A file with a request as standard input is refused, not ignored, if an image is named."""
+    refused = run_create(folder, "a.png", input=text)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Add --request - to use both, or leave out the image." in refused.stderr
+    read = run_create(folder, "a.png", "--request", "-", input=text)
+    assert (read.returncode, len(read.stdout.splitlines())) == (0, 2)
+
+
+@pytest.mark.parametrize("text", ["", "a.png\nb.png\n", "prompt: a cat\n", "\0", "a: " * 50_000])
+def test_another_file_as_standard_input_is_ignored(folder: Path, text: str) -> None:
+    """If an image is named, a file without a request may be standard input."""
+    result = run_create(folder, "a.png", input=text)
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 1), result.stderr
+
+
+def test_a_loop_over_requests_goes_on(folder: Path) -> None:
+    """A loop may have read from a file whose last line is a request, which stays the loop's."""
+    (folder / "list.jsonl").write_text('{"image": "a.png"}\n' * 2)
+    loop = "while read line; do " + " ".join(PROGRAM)
+    loop += " create a.png --engine instant --size 256x256 --no-sheet; done < list.jsonl"
+    result = subprocess.run(
+        ["bash", "-c", loop], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, len(result.stdout.splitlines())) == (0, 2), result.stderr
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +295,33 @@ async def test_an_id_belongs_to_one_request(tmp_path: Path) -> None:
             engine.step.release()
         assert [(await call).status_code for call in (first, second)] == [200, 200]
         assert (await client.get("/progress/a")).status_code == 404
+
+
+def test_a_client_that_left_has_no_progress(tmp_path: Path) -> None:
+    """What an engine reports after its client has left is not kept, and frees the ID."""
+    engine = SteppingEngine()
+    with (
+        serving(create_app(engine, store_dir=tmp_path, workers=1)) as address,
+        httpx.Client(base_url=address, headers={"x-client-request-id": "a"}) as client,
+    ):
+        files = {"image": ("a.png", PNG, "image/png")}
+        request = client.build_request("POST", PATH, files=files)
+        head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        with socket.create_connection((request.url.host, request.url.port or 80)) as connection:
+            connection.sendall(f"POST {PATH} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+            assert engine.reported.acquire(timeout=30)
+            assert client.get("/progress/a").json()["share"] == 0.25
+        while client.get("/progress/a").status_code != 404:
+            time.sleep(0.01)
+        # The engine does not know yet. It reports a second time.
+        engine.step.release()
+        assert engine.reported.acquire(timeout=30)
+        assert client.get("/progress/a").status_code == 404
+        for _ in range(3):
+            engine.step.release()
+        again = client.post(PATH, files=files, data={"response_format": "b64_json"}, timeout=30)
+        assert again.status_code == 200
+        assert client.get("/progress/a").status_code == 404
 
 
 async def test_odd_ids_are_not_errors(tmp_path: Path) -> None:

@@ -5,37 +5,29 @@ import hashlib
 import hmac
 import logging
 import os
-import re
 import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple
 
 from langchain_image_variation.exceptions import OutputError
-from langchain_image_variation.files.atomic import TEMPORARY_NAME, atomic_write
+from langchain_image_variation.files.atomic import atomic_write
 from langchain_image_variation.files.regular_file import open_regular_file
-from langchain_image_variation.server.store import unavailable_error
+from langchain_image_variation.server.store import IMAGE_SUFFIX, unavailable_error
 from langchain_image_variation.server.store_key import has_key, load_key
+from langchain_image_variation.server.stored_files import list_files, oldest_first
 
-__all__ = ["Reservation", "StoreFolder"]
+__all__ = ["LimitedFolder", "Reservation"]
 
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 
 _PROBE_NAME = "probe"
 _FILE_MODE = 0o600
-# The files that the server writes. It never touches any other file in the folder.
-_FILE_NAME = re.compile(r"[0-9a-f]{64}\.(?:png|answer)|" + TEMPORARY_NAME.pattern)
-_PART_SECONDS = 600.0
-"""How many seconds writing a file may take."""
-_CLOCK_TOLERANCE = 600.0
-"""How far the clock of a network drive may be ahead of this machine's, in seconds."""
 _PROBE_SECONDS = 1.0
 """After a failed write, the minimum time between two attempts to write, in seconds."""
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -50,19 +42,7 @@ class Reservation:
     is_over: bool = False
 
 
-class _StoredFile(NamedTuple):
-    """A file in the folder."""
-
-    change_time: float
-    """When it was stored or last renewed, in seconds since 1970."""
-    expiry: float
-    """When it may be removed, in seconds since 1970."""
-    length: int
-    """In bytes."""
-    path: Path
-
-
-class StoreFolder:
+class LimitedFolder:
     """A folder that keeps files until they expire or it runs out of room.
 
     The mtime of each file is its expiry time, so servers with different settings can share a
@@ -240,10 +220,13 @@ class StoreFolder:
             # On a network drive, it may differ from the user of this process.
             self._owner = os.fstat(file.fileno()).st_uid
         # Look twice, because another process may have made the key and stored images meanwhile.
-        if not has_key(self.path) and any(self._files("*.png")) and not has_key(self.path):
+        if not has_key(self.path) and self._has_images() and not has_key(self.path):
             raise OSError(0, "it has files with the names of stored images, but no key")
         self._key = load_key(self.path, self._owner)
         self._identity = _identity(self.path)
+
+    def _has_images(self) -> bool:
+        return any(file.path.suffix == IMAGE_SUFFIX for file in list_files(self.path, self._owner))
 
     def _check_folder(self) -> None:
         """If the folder was replaced, use the new one. If its key was removed, restore it.
@@ -342,16 +325,14 @@ class StoreFolder:
             return 0
         self._check_folder()
         now, freed_bytes = time.time(), 0
-        files = sorted(self._files(), key=partial(_eviction_order, now=now))
+        files = oldest_first(list_files(self.path, self._owner), now)
         stored_bytes = sum(file.length for file in files)
         if length_to_free > stored_bytes:
             length_to_free = 0
         for file in files:
             fits = length + stored_bytes - freed_bytes <= self._max_bytes
             is_enough = fits and freed_bytes >= length_to_free
-            # Empty files are answers in progress.
-            is_unfinished = not file.length or file.path.suffix == ".part"
-            is_kept = is_enough or is_unfinished or file.path.name in keep
+            is_kept = is_enough or file.is_unfinished or file.path.name in keep
             if file.expiry < now or not is_kept:
                 # Another process may have removed it already, or it cannot be removed.
                 with suppress(OSError):
@@ -360,28 +341,6 @@ class StoreFolder:
         self._free_bytes = self._max_bytes - (length + stored_bytes - freed_bytes)
         self._next_scan = time.monotonic() + self._tidy_seconds
         return freed_bytes
-
-    def _files(self, pattern: str = "*") -> Iterator[_StoredFile]:
-        """Yield the files that the server wrote."""
-        for path in self.path.iterdir():
-            if _FILE_NAME.fullmatch(path.name) and path.match(pattern):
-                # Another process may have removed it.
-                with suppress(FileNotFoundError):
-                    status = path.lstat()
-                    if stat.S_ISREG(status.st_mode) and status.st_uid == self._owner:
-                        # The mtime of a file that is being written is not its expiry yet.
-                        grace = _PART_SECONDS if path.suffix == ".part" else 0.0
-                        expiry = status.st_mtime + grace
-                        yield _StoredFile(status.st_ctime, expiry, status.st_size, path)
-
-
-def _eviction_order(file: _StoredFile, *, now: float) -> tuple[float, float]:
-    """Return a key that sorts the oldest file first."""
-    if file.change_time > now + _CLOCK_TOLERANCE:
-        # The clock was ahead when the file was stored. If it counted as new, images that are
-        # stored now would be removed before it.
-        return 0.0, -file.expiry
-    return file.change_time, file.expiry
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
