@@ -348,18 +348,26 @@ def mcp() -> None:
 
 @step
 def hosts() -> None:
-    """Agents of other frameworks and chat models of five vendors; they take 1.4 GB."""
+    """Agents of other frameworks and chat models of five vendors, each installed alone; 2 GB."""
     page = (tree() / "docs/hosts.md").read_text()
-    tested = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", page)
-    assert tested, "docs/hosts.md names no versions of hosts."
-    needed = ("--editable", ".[langchain,pytest,server]", "pytest-asyncio")
-    # CrewAI needs an older `openai` than Pydantic AI.
-    alone = [requirement for requirement in tested if requirement.startswith("crewai")]
-    python = environment("hosts", *needed, *(each for each in tested if each not in alone))
-    folder = "tests/agents/hosts"
-    run_every_test(python, folder, f"--ignore={folder}/test_crewai.py", "-k", "not crewai")
-    python = environment("crewai", *needed, *alone)
-    run_every_test(python, f"{folder}/test_crewai.py", f"{folder}/test_page.py", "-k", "crewai")
+    folder = Path("tests/agents/hosts")
+    frameworks = re.findall(r"^\| \[.+?\]\(#(.+?)\) \|(.*)", page, re.M)
+    chat_models = re.findall(r"^\| (langchain-\S+) \|(.*)", page, re.M)
+    assert frameworks, "docs/hosts.md names no frameworks."
+    assert chat_models, "docs/hosts.md names no chat models."
+    for name, row in frameworks:
+        python = host_environment(name, "pytest,server", row)
+        run_every_test(python, folder / f"test_{name.replace('-', '_')}.py")
+    for name, row in chat_models:
+        python = host_environment(name, "langchain,pytest,server", row)
+        run_every_test(python, folder / "test_chat_models.py", "-k", name)
+
+
+def host_environment(name: str, extras: str, row: str) -> Path:
+    """Return the Python of an environment with a host, in the versions of a row of the page."""
+    requirements = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", row)
+    assert requirements, f"docs/hosts.md names no versions of {name}."
+    return environment(name, "--editable", f".[{extras}]", "pytest-asyncio", *requirements)
 
 
 def cluster_environment() -> Path:
