@@ -309,34 +309,39 @@ def deepagents() -> None:
     run_every_test(python, "tests/agents/test_deepagents.py")
 
 
-def install_inspector() -> Path | None:
-    """Install the inspector, a client of MCP for Node, and return its program.
+def install_mcp_programs() -> Path | None:
+    """Install a client of MCP and the conformance suite, for Node, and return their folder.
 
-    If npm is not installed or the registry cannot be reached, only its test cannot run.
+    If npm is not installed or the registry cannot be reached, only their tests cannot run.
     """
-    folder = tree() / ".ci/inspector"
+    folder = tree() / ".ci/mcp-programs"
     quiet = ("--silent", "--no-audit", "--no-fund", "--prefix", folder)
+    # The conformance suite has no release yet for the protocol of 2026-07-28.
+    programs = (
+        "@modelcontextprotocol/inspector@2",
+        "@modelcontextprotocol/conformance@0.2.0-alpha.12",
+    )
     try:
-        # Release 1 needs Node 22.
-        run("npm", "install", *quiet, "@modelcontextprotocol/inspector@0")
+        # They need Node 22, which npm installs beside them.
+        run("npm", "install", *quiet, "node@22", *programs)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         reason = "is not installed" if isinstance(error, FileNotFoundError) else "failed"
-        note_unchecked(f"the MCP server with the inspector, since npm {reason}")
+        note_unchecked(f"the MCP server with the inspector and the suite, since npm {reason}")
         return None
-    return folder / "node_modules/.bin/mcp-inspector"
+    return folder / "node_modules/.bin"
 
 
 @step
 def mcp() -> None:
-    """The MCP server: its tests, two frameworks and, if npm is installed, the inspector; types."""
+    """The MCP server, with two frameworks and, if npm is installed, the protocol's own checks."""
     needed = ("--editable", ".[langchain,mcp,pytest]", "langchain[mcp]", "llama-index-tools-mcp")
     python = environment("mcp", *needed, "mypy", "pytest-asyncio", "pytest-xdist", "types-tqdm")
-    inspector_test = "tests/mcp/test_inspector.py"
-    tests = ("-n", "2", "tests/mcp", "tests/cli/test_mcp.py")
-    run_every_test(python, *tests, f"--ignore={inspector_test}")
-    if inspector := install_inspector():
-        settings = {"IMAGE_VARIATION_MCP_INSPECTOR": str(inspector)}
-        run_every_test(python, inspector_test, settings=settings)
+    need_node = ("tests/mcp/test_conformance.py", "tests/mcp/test_inspector.py")
+    ignored = [f"--ignore={test}" for test in need_node]
+    run_every_test(python, "-n", "2", "tests/mcp", "tests/cli/test_mcp.py", *ignored)
+    if programs := install_mcp_programs():
+        settings = {"IMAGE_VARIATION_MCP_PROGRAMS": str(programs)}
+        run_every_test(python, "-n", "2", *need_node, settings=settings)
     run_every_test(python, "-n", "2", "tests/docs", "-k", "mcp")
     run_every_test(python, EXPORTS, "-k", "mcp or root or help")
     floors = environment("mcp-floors", *LOWEST, ".[langchain,mcp,pytest]")
