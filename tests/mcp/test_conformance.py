@@ -50,7 +50,7 @@ def add_what_the_suite_calls(server: ImageVariationMCPServer) -> None:
     def test_missing_capability(context: Context[Any, Any]) -> None:
         """Refuse clients that cannot sample."""
         if context.client_capabilities is None or context.client_capabilities.sampling is None:
-            needed = {"requiredCapabilities": {"sampling": {}}}
+            needed: dict[str, Any] = {"requiredCapabilities": {"sampling": {}}}
             raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, "This tool needs sampling.", needed)
 
     @server.resource("test://static-text", mime_type="text/plain")
