@@ -17,11 +17,8 @@ from langchain_image_variation.agents.arguments import (
     expose_arguments,
 )
 from langchain_image_variation.agents.artifact import open_result
-from langchain_image_variation.agents.call import (
-    CallResult,
-    call_tool,
-    call_tool_async,
-)
+from langchain_image_variation.agents.call import call_tool, call_tool_async
+from langchain_image_variation.agents.call_result import CallResult
 from langchain_image_variation.agents.checked_settings import CheckedSettings
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation

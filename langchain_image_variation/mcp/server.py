@@ -9,7 +9,8 @@ from pydantic import AnyUrl
 
 from langchain_image_variation import __version__
 from langchain_image_variation.agents.arguments import describe_tool
-from langchain_image_variation.agents.call import CallResult, call_tool_async
+from langchain_image_variation.agents.call import call_tool_async
+from langchain_image_variation.agents.call_result import CallResult
 from langchain_image_variation.agents.conversation_storage import open_results
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.image_choices import take_names
