@@ -170,11 +170,11 @@ class ImageVariationMCPServer(MCPServer[Any]):
         Raises:
             mcp.server.mcpserver.exceptions.ToolError: If there is no such tool.
         """
+        if self._refuses_calls:
+            return error_answer("The server is shutting down. Try again later.")
         call = {CREATE_TOOL: self._create, LIST_TOOL: self._list}.get(name)
         if call is None:
             return await super().call_tool(name, arguments, context)
-        if self._refuses_calls:
-            return error_answer("The server is shutting down. Try again later.")
         try:
             with ToolErrorTranslation((), ToolCallError, self._choices.bounds.exposed):
                 return await call(arguments, context)
