@@ -29,7 +29,7 @@ STOP_SECONDS = 10
 OTHER_STEPS = r"llama.?index|'ray|'s3fs'|'pandas'|'playwright|openai-responses|cassetter|"
 OTHER_STEPS += "'deepagents|aimock-pytest|pytest-vcr|pytest-httpx|pytest-randomly|respx"
 OTHER_STEPS += r"|'kubernetes_validate|'agents'|\bmcp(_types)?\b|\bray\b"
-OTHER_STEPS += "|'autogen.|'crewai|'langchain.|'openai-agents|'pydantic.ai|'semantic.k|'smolagents"
+OTHER_STEPS += "|'autogen.|'crewai|'langchain.|'pydantic.ai|'semantic.k|'smolagents"
 OTHER_STEPS += r"|\bdiffusers\b|'torch|'fal_client|'replicate"
 OTHER_STEPS += "|'chainlit|'gradio|'streamlit"
 """A pattern of the skip reasons that name what other steps install and check."""

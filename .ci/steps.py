@@ -307,34 +307,39 @@ def deepagents() -> None:
     run_every_test(python, "tests/agents/test_deepagents.py")
 
 
-def install_inspector() -> Path | None:
-    """Install the inspector, a client of MCP for Node, and return its program.
+def install_mcp_programs() -> Path | None:
+    """Install a client of MCP and the conformance suite, for Node, and return their folder.
 
-    If npm is not installed or the registry cannot be reached, only its test cannot run.
+    If npm is not installed or the registry cannot be reached, only their tests cannot run.
     """
-    folder = tree() / ".ci/inspector"
+    folder = tree() / ".ci/mcp-programs"
     quiet = ("--silent", "--no-audit", "--no-fund", "--prefix", folder)
+    # The conformance suite has no release yet for the protocol of 2026-07-28.
+    programs = (
+        "@modelcontextprotocol/inspector@2",
+        "@modelcontextprotocol/conformance@0.2.0-alpha.12",
+    )
     try:
-        # Release 1 needs Node 22.
-        run("npm", "install", *quiet, "@modelcontextprotocol/inspector@0")
+        # They need Node 22, which npm installs beside them.
+        run("npm", "install", *quiet, "node@22", *programs)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         reason = "is not installed" if isinstance(error, FileNotFoundError) else "failed"
-        note_unchecked(f"the MCP server with the inspector, since npm {reason}")
+        note_unchecked(f"the MCP server with the inspector and the suite, since npm {reason}")
         return None
-    return folder / "node_modules/.bin/mcp-inspector"
+    return folder / "node_modules/.bin"
 
 
 @step
 def mcp() -> None:
-    """The MCP server: its tests, two frameworks and, if npm is installed, the inspector; types."""
+    """The MCP server, with two frameworks and, if npm is installed, the protocol's own checks."""
     needed = ("--editable", ".[langchain,mcp,pytest]", "langchain[mcp]", "llama-index-tools-mcp")
     python = environment("mcp", *needed, "mypy", "pytest-asyncio", "pytest-xdist", "types-tqdm")
-    inspector_test = "tests/mcp/test_inspector.py"
-    tests = ("-n", "2", "tests/mcp", "tests/cli/test_mcp.py")
-    run_every_test(python, *tests, f"--ignore={inspector_test}")
-    if inspector := install_inspector():
-        settings = {"IMAGE_VARIATION_MCP_INSPECTOR": str(inspector)}
-        run_every_test(python, inspector_test, settings=settings)
+    need_node = ("tests/mcp/test_conformance.py", "tests/mcp/test_inspector.py")
+    ignored = [f"--ignore={test}" for test in need_node]
+    run_every_test(python, "-n", "2", "tests/mcp", "tests/cli/test_mcp.py", *ignored)
+    if programs := install_mcp_programs():
+        settings = {"IMAGE_VARIATION_MCP_PROGRAMS": str(programs)}
+        run_every_test(python, "-n", "2", *need_node, settings=settings)
     run_every_test(python, "-n", "2", "tests/docs", "-k", "mcp")
     run_every_test(python, EXPORTS, "-k", "mcp or root or help")
     floors = environment("mcp-floors", *LOWEST, ".[langchain,mcp,pytest]")
@@ -346,18 +351,26 @@ def mcp() -> None:
 
 @step
 def hosts() -> None:
-    """Agents of other frameworks and chat models of five vendors; they take 1.4 GB."""
+    """Agents of other frameworks and chat models of five vendors, each installed alone; 2 GB."""
     page = (tree() / "docs/hosts.md").read_text()
-    tested = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", page)
-    assert tested, "docs/hosts.md names no versions of hosts."
-    needed = ("--editable", ".[langchain,pytest,server]", "pytest-asyncio")
-    # CrewAI needs an older `openai` than Pydantic AI.
-    alone = [requirement for requirement in tested if requirement.startswith("crewai")]
-    python = environment("hosts", *needed, *(each for each in tested if each not in alone))
-    folder = "tests/agents/hosts"
-    run_every_test(python, folder, f"--ignore={folder}/test_crewai.py", "-k", "not crewai")
-    python = environment("crewai", *needed, *alone)
-    run_every_test(python, f"{folder}/test_crewai.py", f"{folder}/test_page.py", "-k", "crewai")
+    folder = Path("tests/agents/hosts")
+    frameworks = re.findall(r"^\| \[.+?\]\(#(.+?)\) \|(.*)", page, re.M)
+    chat_models = re.findall(r"^\| (langchain-\S+) \|(.*)", page, re.M)
+    assert frameworks, "docs/hosts.md names no frameworks."
+    assert chat_models, "docs/hosts.md names no chat models."
+    for name, row in frameworks:
+        python = host_environment(name, "pytest,server", row)
+        run_every_test(python, folder / f"test_{name.replace('-', '_')}.py")
+    for name, row in chat_models:
+        python = host_environment(name, "langchain,pytest,server", row)
+        run_every_test(python, folder / "test_chat_models.py", "-k", name)
+
+
+def host_environment(name: str, extras: str, row: str) -> Path:
+    """Return the Python of an environment with a host, in the versions of a row of the page."""
+    requirements = re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", row)
+    assert requirements, f"docs/hosts.md names no versions of {name}."
+    return environment(name, "--editable", f".[{extras}]", "pytest-asyncio", *requirements)
 
 
 def cluster_environment() -> Path:

@@ -46,7 +46,7 @@ def check_state_key(key: str) -> str:
         InvalidRequestError: If the key is empty, or that of the messages.
         MissingExtraError: If LangGraph is not installed.
     """
-    if not key or key == "messages":
+    if not isinstance(key, str) or not key or key == "messages":
         raise InvalidRequestError(
             "state_key must name a key of the state for images, such as 'images', got "
             f"{excerpt(key)}.",

@@ -77,6 +77,8 @@ def _check_raise_on(classes: tuple[type[Exception], ...]) -> tuple[type[Exceptio
 class ToolSettings(BaseModel):
     """The settings of the tool. A model cannot change or exceed them.
 
+    An assignment checks the value too.
+
     Raises:
         InvalidRequestError: If `engine` is not an engine, if `urls` does not list any hosts, if
             `public_url` is neither a URL nor an absolute path (see `check_public_url`), or if
@@ -84,7 +86,9 @@ class ToolSettings(BaseModel):
         pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, validate_assignment=True
+    )
 
     engine: Annotated[
         str | VariationEngine | AsyncVariationEngine, BeforeValidator(_check_engine)

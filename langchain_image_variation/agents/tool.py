@@ -22,9 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    PrivateAttr,
     ValidationError,
-    model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 from pydantic.v1 import ValidationError as ValidationErrorV1
@@ -42,23 +40,19 @@ from langchain_image_variation.agents.arguments import (
     expose_arguments,
 )
 from langchain_image_variation.agents.artifact import open_result
-from langchain_image_variation.agents.call import (
-    CallResult,
-    call_tool,
-    call_tool_async,
-)
+from langchain_image_variation.agents.call import call_tool, call_tool_async
+from langchain_image_variation.agents.call_result import CallResult
+from langchain_image_variation.agents.checked_settings import CheckedSettings
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.graph_state import check_state_key, update_state
 from langchain_image_variation.agents.langchain_messages import is_runtime, read_conversation
-from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.progress_events import (
     PROGRESS_EVENT,
     report_progress,
     report_progress_async,
 )
-from langchain_image_variation.agents.settings import ToolSettings
-from langchain_image_variation.agents.settings_check import argument_bounds, check_settings
+from langchain_image_variation.agents.settings_check import argument_bounds
 from langchain_image_variation.contract import MAX_N, ResponseFormat
 
 __all__ = ["PROGRESS_EVENT", "ImageVariationInput", "ImageVariationTool"]
@@ -107,7 +101,7 @@ class ImageVariationInput(ImageVariationArguments):
     ] = Field(default=None, repr=False, description="Injected by an agent. Do not pass it.")
 
 
-class ImageVariationTool(BaseTool, ToolSettings):
+class ImageVariationTool(BaseTool, CheckedSettings):
     """Makes variations of an image in the conversation or under `root_dir`.
 
     The message to the model is a short text that names the new images. With the setting `content`,
@@ -136,10 +130,10 @@ class ImageVariationTool(BaseTool, ToolSettings):
     writes them to the custom stream, with the name of the event as `type` and with `tool_call_id`.
 
     Raises:
-        ImageVariationError: On construction. See `check_settings`.
-        InvalidRequestError: On construction. See `ToolSettings`.
-        pydantic.ValidationError: On construction, if a setting does not exist, or has a wrong type
-            or value.
+        ImageVariationError: On construction, or if a setting is changed. See `check_settings`.
+        InvalidRequestError: On construction, or if a setting is changed. See `ToolSettings`.
+        pydantic.ValidationError: On construction, or if a setting is changed, if it does not exist
+            or has a wrong type or value. After an error, nothing has changed.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -158,14 +152,6 @@ class ImageVariationTool(BaseTool, ToolSettings):
     `InvalidUpdateError`, and later calls replace the images of earlier ones. In an agent or a
     `ToolNode`, the tool then returns a `Command`, which contains the message."""
 
-    _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_settings(self, self._engines)
-        self._follow_settings()
-        return self
-
     def _follow_settings(self) -> None:
         """Describe the current settings to the model, unless the developer gave a description."""
         if _is_generated(self.args_schema):
@@ -178,20 +164,21 @@ class ImageVariationTool(BaseTool, ToolSettings):
             )
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "state_key" and value is not None:
+            check_state_key(value)
         super().__setattr__(name, value)
-        if name in ToolSettings.model_fields:
-            self._follow_settings()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy. Its arguments and its description match the updated settings.
 
         Raises:
             ImageVariationError: If the updated settings do not fit together. See `check_settings`.
+            pydantic.ValidationError: If an updated setting has a wrong type or value.
         """
-        copy = super().model_copy(update=update, deep=deep)
-        check_settings(copy, copy._engines)
-        copy._follow_settings()
-        return copy
+        state_key = (update or {}).get("state_key")
+        if state_key is not None:
+            check_state_key(state_key)
+        return super().model_copy(update=update, deep=deep)
 
     @property
     def tool_call_schema(self) -> ArgsSchema:

@@ -4,9 +4,9 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
-from pydantic import ConfigDict, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError
 
 from langchain_image_variation.agents.arguments import (
     TOOL_NAME,
@@ -17,17 +17,13 @@ from langchain_image_variation.agents.arguments import (
     expose_arguments,
 )
 from langchain_image_variation.agents.artifact import open_result
-from langchain_image_variation.agents.call import (
-    CallResult,
-    call_tool,
-    call_tool_async,
-)
+from langchain_image_variation.agents.call import call_tool, call_tool_async
+from langchain_image_variation.agents.call_result import CallResult
+from langchain_image_variation.agents.checked_settings import CheckedSettings
 from langchain_image_variation.agents.conversation_storage import delete_conversation
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.image_listener import ImageListener
-from langchain_image_variation.agents.loaded_engines import LoadedEngines
-from langchain_image_variation.agents.settings import ToolSettings
-from langchain_image_variation.agents.settings_check import argument_bounds, check_settings
+from langchain_image_variation.agents.settings_check import argument_bounds
 from langchain_image_variation.contract import Size
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
@@ -65,7 +61,7 @@ class ImageVariationProgress(Event):
     """How many images the call makes."""
 
 
-class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
+class ImageVariationToolSpec(CheckedSettings, BaseToolSpec):
     """A spec with one tool, which makes variations of an image in the conversation or in a folder.
 
     The model gets a short text that names the new images. With the setting `content`, it also gets
@@ -85,10 +81,10 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     async call, the tool writes an `ImageVariationProgress` to the stream.
 
     Raises:
-        ImageVariationError: On construction. See `check_settings`.
-        InvalidRequestError: On construction. See `ToolSettings`.
-        pydantic.ValidationError: On construction, if a setting does not exist, or has a wrong type
-            or value.
+        ImageVariationError: On construction, or if a setting is changed. See `check_settings`.
+        InvalidRequestError: On construction, or if a setting is changed. See `ToolSettings`.
+        pydantic.ValidationError: On construction, or if a setting is changed, if it does not exist
+            or has a wrong type or value. After an error, nothing has changed.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -96,13 +92,6 @@ class ImageVariationToolSpec(ToolSettings, BaseToolSpec):
     spec_functions: ClassVar[list[str | tuple[str, str]]] = [  # type: ignore[misc]  # a constant here
         ("image_variation", "aimage_variation")
     ]
-
-    _engines: LoadedEngines = PrivateAttr(default_factory=LoadedEngines)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_settings(self, self._engines)
-        return self
 
     def to_tool_list(
         self,

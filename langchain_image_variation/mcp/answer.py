@@ -6,7 +6,7 @@ from typing import Any
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 from pydantic import BaseModel, Field
 
-from langchain_image_variation.agents.call import CallResult
+from langchain_image_variation.agents.call_result import CallResult
 from langchain_image_variation.mcp.resources import result_uri
 
 __all__ = [

@@ -33,9 +33,9 @@ and would then ask for other images."""
 
 _IMAGE = (
     "The image to vary: the name of an image that list_images returns, the path of a file in the "
-    "server's folder, such as 'photo.jpg' or 'trips/photo.jpg', or 'latest' for the newest result. "
-    "An image attached to the chat is not there. Never a URL or base64. Any other value returns a "
-    "list of the images."
+    "server's folder, such as 'photo.jpg' or 'trips/photo.jpg', or 'latest' for the newest result "
+    "of any chat. An image attached to the chat is not there. Never a URL or base64. Any other "
+    "value returns a list of the images."
 )
 
 

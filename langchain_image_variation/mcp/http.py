@@ -184,8 +184,9 @@ def run_http(
     After the signal, calls in progress are finished and new ones are refused. A second signal ends
     the server immediately.
 
-    A request whose `Host` is not the address of the server gets a 421, and one with an `Origin` a
-    403. So web pages cannot use the server, not even by DNS rebinding, even if they knew the token.
+    A request whose `Host` is not the address of the server gets a 421, and one with another
+    `Origin` a 403. So web pages cannot use the server, not even by DNS rebinding, even if they knew
+    the token.
 
     Args:
         server: The server.
@@ -208,8 +209,12 @@ def run_http(
 
 
 def transport_security(port: int) -> TransportSecuritySettings:
-    """Return the `Host` headers that clients of a port send. No `Origin` is allowed."""
+    """Return what clients of a port send as `Host`, and as `Origin` if they send one.
+
+    The origin is that of the server. It has no pages, so no web page has this origin.
+    """
     hosts = [f"{name}:{port}" for name in (HOST, "localhost")]
     if port == _DEFAULT_PORT:
         hosts += [HOST, "localhost"]
-    return TransportSecuritySettings(allowed_hosts=hosts)
+    origins = [f"http://{host}" for host in hosts]
+    return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)

@@ -2,52 +2,27 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
 from pydantic import AnyUrl
 
 from langchain_image_variation import __version__
-from langchain_image_variation.agents.arguments import (
-    ENGINE_OPTIONS,
-    ArgumentBounds,
-    describe_tool,
-)
-from langchain_image_variation.agents.call import (
-    CallResult,
-    call_tool_async,
-)
+from langchain_image_variation.agents.arguments import describe_tool
+from langchain_image_variation.agents.call import call_tool_async
+from langchain_image_variation.agents.call_result import CallResult
 from langchain_image_variation.agents.conversation_storage import open_results
 from langchain_image_variation.agents.failures import ToolErrorTranslation
 from langchain_image_variation.agents.image_choices import take_names
-from langchain_image_variation.agents.loaded_engines import LoadedEngines
 from langchain_image_variation.agents.results import Results
 from langchain_image_variation.agents.settings import ToolSettings
-from langchain_image_variation.agents.settings_check import (
-    argument_bounds,
-    check_settings,
-    largest_n,
-)
-from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
-from langchain_image_variation.engines.loading import engine_name
-from langchain_image_variation.engines.traits import (
-    engine_base_url,
-    has_costly_seeds,
-    request_options,
-    with_options,
-)
 from langchain_image_variation.exceptions import (
     InvalidRequestError,
     ToolCallError,
     excerpt,
 )
-from langchain_image_variation.mcp.arguments import (
-    CREATE_TOOL,
-    CreateArguments,
-    input_schema,
-    parse_arguments,
-)
+from langchain_image_variation.mcp.arguments import CREATE_TOOL, input_schema, parse_arguments
+from langchain_image_variation.mcp.engine_choices import Engine, EngineChoices
 from langchain_image_variation.mcp.engine_threads import EngineThreads
 from langchain_image_variation.mcp.library import explain_import_error
 from langchain_image_variation.mcp.schema import json_schema
@@ -95,8 +70,6 @@ except ImportError as error:
     raise explain_import_error(error) from None
 
 __all__ = ["LIST_TOOL", "MAX_LISTED_IMAGES", "ImageVariationMCPServer"]
-
-_Engine = VariationEngine | AsyncVariationEngine
 
 LIST_TOOL = "list_images"
 """The name of the tool that lists images."""
@@ -154,7 +127,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
         self,
         settings: ToolSettings | None = None,
         *,
-        engines: Iterable[str | _Engine] = (),
+        engines: Iterable[str | Engine] = (),
         thumbnail: Thumbnail = "sheet",
         max_thumbnail_base64: int = MAX_BASE64,
     ) -> None:
@@ -170,31 +143,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
         )
         settings = settings or ToolSettings()
         _check_usable(settings)
-        self._loaded_engines = LoadedEngines()
-        check_settings(settings, self._loaded_engines)
-        self._settings: dict[str, ToolSettings] = {}
-        for engine in (settings.engine, *engines):
-            loaded_engine = self._loaded_engines.get(engine)
-            name = engine_name(loaded_engine)
-            if name in self._settings:
-                raise InvalidRequestError(
-                    f"Two engines have the name {name!r}. Name each engine once, or start a "
-                    "separate server for each.",
-                    param="engines",
-                )
-            exposed = {
-                option
-                for option in {"strength", *settings.expose}
-                if option not in ENGINE_OPTIONS or option in request_options(loaded_engine)
-            }
-            update = {
-                "engine": engine,
-                "expose": frozenset(exposed),
-                "content": "thumbnail" if thumbnail == "sheet" else "text",
-            }
-            self._settings[name] = settings.model_copy(update=update)
-            check_settings(self._settings[name], self._loaded_engines)
-        self._default_engine = next(iter(self._settings))
+        content = "thumbnail" if thumbnail == "sheet" else "text"
+        self._choices = EngineChoices(settings.model_copy(update={"content": content}), engines)
         self._engine_threads = EngineThreads()
         self._refuses_calls = False
         super().__init__(
@@ -213,8 +163,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
         Args:
             seconds: How long to wait at most.
         """
-        engines = (self._loaded_engines.get(one.engine) for one in self._settings.values())
-        if any(engine_base_url(engine) is not None for engine in engines):
+        if self._choices.calls_server:
             self._engine_threads.wait_until_idle(seconds)
 
     async def list_tools(self) -> list[Tool]:
@@ -232,13 +181,13 @@ class ImageVariationMCPServer(MCPServer[Any]):
         Raises:
             mcp.server.mcpserver.exceptions.ToolError: If there is no such tool.
         """
+        if self._refuses_calls:
+            return error_answer("The server is shutting down. Try again later.")
         call = {CREATE_TOOL: self._create, LIST_TOOL: self._list}.get(name)
         if call is None:
             return await super().call_tool(name, arguments, context)
-        if self._refuses_calls:
-            return error_answer("The server is shutting down. Try again later.")
         try:
-            with ToolErrorTranslation((), ToolCallError, self._bounds.exposed):
+            with ToolErrorTranslation((), ToolCallError, self._choices.bounds.exposed):
                 return await call(arguments, context)
         except ToolCallError as error:
             return error_answer(error.message)
@@ -279,56 +228,34 @@ class ImageVariationMCPServer(MCPServer[Any]):
         return [ReadResourceContents(content=data, mime_type="image/png")]
 
     def _create_tool(self) -> Tool:
-        engines = [self._loaded_engines.get(each.engine) for each in self._settings.values()]
+        bounds = self._choices.bounds
         return Tool(
             name=CREATE_TOOL,
             title="Create image variations",
-            description=describe_tool(self._bounds.exposed),
+            description=describe_tool(bounds.exposed),
             input_schema=input_schema(
-                {
-                    name: largest_n(settings, self._loaded_engines)
-                    for name, settings in self._settings.items()
-                },
-                self._bounds,
-                with_seed=self._with_seed,
+                self._choices.max_n_by_engine, bounds, with_seed=self._choices.has_seed
             ),
             output_schema=json_schema(CreatedImages),
             annotations=ToolAnnotations(
                 read_only_hint=False,
                 destructive_hint=False,
                 idempotent_hint=False,
-                open_world_hint=any(engine_base_url(engine) is not None for engine in engines),
+                open_world_hint=self._choices.calls_server,
             ),
-        )
-
-    @property
-    def _with_seed(self) -> bool:
-        """Whether any of the engines has a seed that a model may set."""
-        engines = (self._loaded_engines.get(each.engine) for each in self._settings.values())
-        return any("seed" in _model_options(engine) for engine in engines)
-
-    @property
-    def _bounds(self) -> ArgumentBounds:
-        """What a model may choose with any of the engines."""
-        bounds = [
-            argument_bounds(settings, self._loaded_engines) for settings in self._settings.values()
-        ]
-        return replace(
-            bounds[0],
-            max_n=max(each.max_n for each in bounds),
-            exposed=frozenset().union(*(each.exposed for each in bounds)),
         )
 
     async def _create(
         self, arguments: dict[str, Any], context: Context[Any, Any] | None
     ) -> CallToolResult:
-        values = parse_arguments(arguments, self._bounds, with_seed=self._with_seed)
+        choices = self._choices
+        values = parse_arguments(arguments, choices.bounds, with_seed=choices.has_seed)
         values = values.model_copy(update={"image": result_name(values.image)})
-        settings = self._choose_settings(values)
+        settings = choices.choose(values)
         async with report_images(context) as listener:
             result = await call_tool_async(
                 settings,
-                self._loaded_engines,
+                choices.loaded_engines,
                 values,
                 listener=listener,
                 executor=self._engine_threads,
@@ -344,37 +271,6 @@ class ImageVariationMCPServer(MCPServer[Any]):
         text, names = await asyncio.to_thread(self._list_images)
         return text_answer(text, names)
 
-    def _choose_settings(self, arguments: CreateArguments) -> ToolSettings:
-        """Return the settings for a call, with the engine and the seed that a model chose.
-
-        Raises:
-            ToolCallError: If the model may not use that engine, or if the engine lacks an option.
-        """
-        # Models often send an empty text for a missing argument.
-        name = (arguments.engine or "").strip() or self._default_engine
-        settings = self._settings.get(name)
-        if settings is None:
-            names = ", ".join(self._settings)
-            raise ToolCallError(
-                f"There is no engine {excerpt(name)} here. The engines are: {names}."
-            )
-        max_n = largest_n(settings, self._loaded_engines)
-        if arguments.n > max_n:
-            raise ToolCallError(
-                f"n must be at most {max_n} with the engine {name}, got {arguments.n}.", param="n"
-            )
-        engine = self._loaded_engines.get(settings.engine)
-        for option in ("seed", *ENGINE_OPTIONS):
-            is_chosen = getattr(arguments, option, None) is not None
-            if is_chosen and option not in _model_options(engine):
-                raise ToolCallError(
-                    f"The engine {name} has no {option} that you can set. Leave it out."
-                )
-        if arguments.seed is None:
-            return settings
-        seeded_engine = with_options(engine, {"seed": arguments.seed})
-        return settings.model_copy(update={"engine": seeded_engine})
-
     def _make_thumbnails(self, settings: ToolSettings, result: CallResult) -> list[str]:
         if self._thumbnail == "each":
             results = open_results(settings, None)
@@ -387,7 +283,7 @@ class ImageVariationMCPServer(MCPServer[Any]):
 
     def _open_results(self) -> Results:
         """Return the results of all calls."""
-        return open_results(self._settings[self._default_engine], None)
+        return open_results(self._choices.default_settings, None)
 
     def _list_results(self) -> list[Resource]:
         return list_results(self._open_results())
@@ -443,12 +339,6 @@ def _check_usable(settings: ToolSettings) -> None:
     for name, reason in _UNUSABLE_SETTINGS.items():
         if getattr(settings, name) != ToolSettings.model_fields[name].default:
             raise InvalidRequestError(f"{name} does not work here, because {reason}.", param=name)
-
-
-def _model_options(engine: object) -> set[str]:
-    """Return the options of an engine that a model may set: none that makes a call cost more."""
-    options = {"seed", *ENGINE_OPTIONS}.intersection(request_options(engine))
-    return options - {"seed"} if has_costly_seeds(type(engine)) else options
 
 
 def _read_file(results: Results, path: str) -> bytes | None:

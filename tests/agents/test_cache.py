@@ -390,7 +390,7 @@ def test_errors_are_not_cached(root: Path) -> None:
 
 
 def test_an_engine_without_fingerprint_is_refused(root: Path) -> None:
-    """A caching tool refuses an engine without fingerprint, and caches nothing if set later."""
+    """A caching tool refuses an engine without fingerprint, also in a copy and if set later."""
 
     class UnknownEngine(InstantEngine):
         """An engine whose settings are unknown."""
@@ -401,9 +401,9 @@ def test_an_engine_without_fingerprint_is_refused(root: Path) -> None:
     tool = make_tool(root, "instant")
     with pytest.raises(InvalidRequestError, match="UnknownEngine has no fingerprint"):
         tool.model_copy(update={"engine": UnknownEngine()})
-    tool.engine = UnknownEngine()
-    for _ in range(2):
-        assert "cached" not in tool.invoke(call(image="dog.png")).artifact
+    with pytest.raises(InvalidRequestError, match="UnknownEngine has no fingerprint"):
+        tool.engine = UnknownEngine()
+    assert tool.engine == "instant"
 
 
 def test_parallel_calls_leave_one_valid_record(root: Path) -> None:

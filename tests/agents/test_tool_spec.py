@@ -15,7 +15,7 @@ from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.tools.calling import acall_tool, call_tool
 from llama_index.core.tools.tool_spec.base import BaseToolSpec
 from PIL import Image
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from langchain_image_variation import ImageVariationToolSpec
 from langchain_image_variation.agents.tool import ImageVariationTool
@@ -58,6 +58,19 @@ def test_it_is_a_tool_spec_with_one_tool(root: Path) -> None:
         assert tool.metadata.get_name() == "image_variation"
     with pytest.raises(InvalidRequestError, match=r"Its only function is .image_variation.\."):
         spec.to_tool_list(["show_images"])
+
+
+def test_a_changed_setting_is_checked(root: Path) -> None:
+    """An assignment refuses what the constructor refuses, and then changes nothing."""
+    spec = ImageVariationToolSpec(engine="instant", root_dir=root)
+    with pytest.raises(ValidationError, match="less than or equal to 10"):
+        spec.max_n = 11
+    with pytest.raises(InvalidRequestError, match="InstantEngine has no strength"):
+        spec.expose = frozenset({"strength"})
+    assert (spec.max_n, spec.expose) == (10, frozenset())
+    spec.max_n = 4
+    (tool,) = spec.to_tool_list()
+    assert tool.metadata.get_parameters_dict()["properties"]["n"]["maximum"] == 4
 
 
 async def test_to_tool_list_async(root: Path) -> None:

@@ -119,6 +119,20 @@ def test_a_request_without_the_token_is_refused(url: str, method: str, header: s
     assert TOKEN not in response.text
 
 
+def post(url: str, header: dict[str, str]) -> httpx.Response:
+    """Return the answer to the first request of a client that sends another header."""
+    headers = {
+        "Authorization": f"Bearer {TOKEN}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        **header,
+    }
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}}
+    client["clientInfo"] = {"name": "test", "version": "1"}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}
+    return httpx.post(url, headers=headers, json=request)
+
+
 @pytest.mark.parametrize(
     ("header", "status"),
     [
@@ -135,15 +149,17 @@ def test_a_request_without_the_token_is_refused(url: str, method: str, header: s
     ],
 )
 def test_requests_of_web_pages_are_refused(url: str, header: dict[str, str], status: int) -> None:
-    """Even with the token, another host, any origin or another content type is refused."""
-    headers = {
-        "Authorization": f"Bearer {TOKEN}",
-        "Content-Type": "application/json",
-        "Accept": "application/json, text/event-stream",
-        **header,
-    }
-    request = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    assert httpx.post(url, headers=headers, json=request).status_code == status
+    """Even with the token, another host, another origin or another content type is refused."""
+    assert post(url, header).status_code == status
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_origin_of_the_server_is_accepted(url: str, host: str) -> None:
+    """Some clients send the server's own address as `Origin`, which no web page has."""
+    origin = url.removesuffix("/mcp").replace("127.0.0.1", host)
+    response = post(url, {"Origin": origin})
+    assert response.status_code == 200
+    assert '"name":"image-variation"' in response.text
 
 
 def test_a_body_has_a_limit(url: str) -> None:
@@ -164,7 +180,8 @@ def test_a_body_has_a_limit(url: str) -> None:
 def test_the_address_names_the_port(port: int, hosts: set[str]) -> None:
     """Clients of port 80 may leave the port out, as they do by default."""
     security = transport_security(port)
-    assert ({*security.allowed_hosts}, security.allowed_origins) == (hosts, [])
+    assert {*security.allowed_hosts} == hosts
+    assert {*security.allowed_origins} == {f"http://{host}" for host in hosts}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit on open files")

@@ -1,35 +1,20 @@
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.mcp.programs import needs_programs, run_program
 from tests.mcp.serving import TOOL
 from tests.mcp.stdio import COMMAND
 
-INSPECTOR = os.environ.get("IMAGE_VARIATION_MCP_INSPECTOR")
-"""The program `mcp-inspector`, which npm installs. It is written with the SDK for JavaScript."""
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        INSPECTOR is None, reason="IMAGE_VARIATION_MCP_INSPECTOR does not name the inspector"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_programs]
 
 
 def inspect(root: Path, method: str, *arguments: str) -> dict[str, Any]:
     """Return what the inspector prints about a request to the command."""
-    assert INSPECTOR is not None
     server = [*COMMAND, "--root-dir", str(root), "--engine", "instant"]
-    completed = subprocess.run(
-        [INSPECTOR, "--cli", *server, "--method", method, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    completed = run_program("mcp-inspector", "--cli", *server, "--method", method, *arguments)
     assert completed.returncode == 0, completed.stderr
     answer: dict[str, Any] = json.loads(completed.stdout)
     return answer

@@ -510,7 +510,7 @@ async def test_a_stopping_server_refuses_calls(root: Path) -> None:
 
 
 async def test_developers_can_add_their_tools(root: Path) -> None:
-    """The decorators of the library work, and an unknown tool is an error."""
+    """The decorators of the library work, and a server that ends refuses calls of such a tool."""
     server = serve(root)
 
     @server.tool()
@@ -523,6 +523,9 @@ async def test_developers_can_add_their_tools(root: Path) -> None:
         assert tools == ["create_image_variations", "list_images", "greet"]
         assert text(await client.call_tool("greet", {"name": "Ada"})) == "Hello, Ada"
         assert (await client.call_tool("nothing", {})).is_error
+        server.refuse_calls()
+        refusal = await client.call_tool("greet", {"name": "Ada"})
+        assert text(refusal) == "The server is shutting down. Try again later."
 
 
 def test_mistakes_of_the_developer_are_found_at_the_start(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -21,8 +22,13 @@ from langchain_image_variation.images.png import SquarePNG
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve an app on loopback during the block, and yield its address."""
+def serving(app: Any, listener: socket.socket | None = None) -> Iterator[str]:
+    """Serve an app on loopback during the block, and yield its address.
+
+    Args:
+        app: The app.
+        listener: The socket to listen on. By default, the server listens on a free port.
+    """
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
@@ -35,7 +41,8 @@ def serving(app: Any) -> Iterator[str]:
         access_log=False,
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    sockets = None if listener is None else [listener]
+    thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()

@@ -51,7 +51,17 @@ def declared_tool(request: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
 
 
 Model = Callable[[str], Any]
-MODELS = pytest.mark.parametrize("make", [anthropic, gemini, mistral, ollama, openai])
+MODELS = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(anthropic, id="langchain-anthropic"),
+        pytest.param(gemini, id="langchain-google-genai"),
+        pytest.param(mistral, id="langchain-mistralai"),
+        pytest.param(ollama, id="langchain-ollama"),
+        pytest.param(openai, id="langchain-openai"),
+    ],
+)
+"""The ids are the rows of the page, which the gate selects."""
 
 
 @MODELS

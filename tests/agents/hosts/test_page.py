@@ -1,34 +1,32 @@
-"""The page of the other frameworks, and what is installed."""
+"""The page of the other frameworks, and the tests that the gate runs for each row."""
 
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from tests.agents.hosts.conversation import PAGE, example
 from tests.docs.pages import find_page
 
 TEXT = find_page(PAGE).text
-REQUIREMENTS = [Requirement(text) for text in re.findall(r"`([\w.,\[\]-]+>=[^`]+)`", TEXT)]
-HEADINGS = re.findall(r"^\| \[([^]]+)\]\(#[\w-]+\) \|", TEXT, re.MULTILINE)
+FRAMEWORKS = re.findall(r"^\| \[([^]]+)\]\(#([\w-]+)\) \|", TEXT, re.MULTILINE)
+CHAT_MODELS = re.findall(r"^\| (langchain-\S+) \|", TEXT, re.MULTILINE)
 
 
-@pytest.mark.parametrize("heading", HEADINGS)
-def test_each_example_is_run_by_a_test(heading: str) -> None:
-    """Each framework in the table has an example, which a test of this folder runs."""
+def read_test(name: str) -> str:
+    """Return the source of a module with tests of hosts."""
+    return (Path(__file__).parent / f"test_{name}.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("heading", "anchor"), FRAMEWORKS)
+def test_each_example_is_run_by_a_test(heading: str, anchor: str) -> None:
+    """Each framework in the table has an example, which the test of its row runs."""
     heading = heading.removeprefix("Graphs of ")
     assert "tool" in example(heading).text
-    sources = [path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py")]
-    assert any(re.search(rf'run_example\W+"{re.escape(heading)}"', source) for source in sources)
+    source = read_test(anchor.replace("-", "_"))
+    assert re.search(rf'run_example\W+"{re.escape(heading)}"', source)
 
 
-@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
-def test_the_installed_version_is_on_the_page(requirement: Requirement) -> None:
-    """The versions that these tests run with are in the ranges that the page gives."""
-    try:
-        installed = version(requirement.name)
-    except PackageNotFoundError:
-        pytest.skip(f"{requirement.name!r} is not installed")
-    assert requirement.specifier.contains(installed)
+def test_each_chat_model_has_tests() -> None:
+    """The ids of the tests are the integrations in the table."""
+    assert re.findall(r'id="(\S+)"', read_test("chat_models")) == CHAT_MODELS
