@@ -38,6 +38,7 @@ with suppress(ImportError):
 
 
 _PRELOADED_MODULES = (
+    "anyio._backends._asyncio",
     "langchain_image_variation.agents.tool",
     "numpy",
     "pytest_image_variation.assertions",
