@@ -10,7 +10,7 @@
   takes at most 3 % longer. On a CPU, this is CPU time, since other work disturbs the wall clock.
 - **Batches**: images per second and peak memory by how many images are drawn at once.
 - **Offloading**: the same by what waits in the main memory. Only for GPUs with their own memory.
-- **Cancellation**: how long a call goes on if it is cancelled right after a pass has begun.
+- **Cancellation**: how long a call takes to stop if it is cancelled right after a pass has begun.
 
 Each row is measured in a new process, so its peak memory is that of this row alone: what torch has
 allocated on a GPU, or else the resident memory of the process. Times are medians, without the first

@@ -159,7 +159,7 @@ def measure_batch(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_cancellation(options: argparse.Namespace) -> dict[str, Any]:
-    """Time how long calls go on that are cancelled when a pass begins, in seconds."""
+    """Time how long calls take to stop if they are cancelled when a pass begins, in seconds."""
     from langchain_image_variation.engines.context import ProgressReporter, call_context
     from langchain_image_variation.exceptions import EngineError
 

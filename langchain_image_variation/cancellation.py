@@ -1,7 +1,7 @@
 """Tells work in a thread what its caller wants, because threads cannot be killed.
 
-A call is *cancelled* if its caller has gone away: nobody waits for the answer. It is *stopped* if
-its caller still waits, but for no more than what is finished or already paid for.
+A call is *cancelled* if nobody waits for its answer anymore. It is *stopped* if its caller still
+waits, but only for images that are finished or already paid for.
 """
 
 import threading
@@ -71,7 +71,7 @@ def cancel_after(event: threading.Event | None = None) -> Iterator[None]:
 
 @contextmanager
 def ignore_cancellation() -> Iterator[None]:
-    """Let work in the block go on although its caller has gone away.
+    """Let work in the block continue although its caller was cancelled.
 
     Use this around work that is short, and that cleans up or must not stop halfway.
     """
@@ -86,7 +86,7 @@ def stop_request() -> Callable[[], bool]:
     """Return a function that says whether the call was stopped.
 
     For engines that are billed: once it returns True, start nothing more that costs money, cancel
-    what can be cancelled, finish the rest, and return the images that there are.
+    what can be cancelled, finish the rest, and return the finished images.
     """
     return _is_stopped.get()
 

@@ -176,7 +176,7 @@ def _flow(
 
 
 def _save_paid_images(call: PreparedCall, response: ImagesResponse) -> None:
-    """Save what a call made before it was interrupted or cancelled, if it is paid for."""
+    """Save what a call made before it was interrupted or cancelled, if its engine is hosted."""
     if engine_base_url(call.engine) is not None:
         with suppress(ImageVariationError):
             save_result(call, response)

@@ -1,4 +1,4 @@
-"""A response in which some variations failed: what is kept, and what the model reads about it."""
+"""Removes the variations that failed from a response, and describes them to the model."""
 
 from langchain_image_variation.agents.failure_log import log_failure, log_refusal
 from langchain_image_variation.agents.failures import text_for_model

@@ -1,4 +1,4 @@
-"""`Interrupts`: the first interrupt lets what has begun finish, the second one stops the run."""
+"""`Interrupts`: the first interrupt lets started work finish, the second one stops the run."""
 
 import os
 import signal

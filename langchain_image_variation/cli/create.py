@@ -61,8 +61,8 @@ def add_create(parser: argparse.ArgumentParser) -> None:
     add(
         "--request",
         metavar="FILE",
-        help="YAML or JSON with the fields of the endpoint, such as n and size, or - for standard "
-        "input; options and PHOTO take precedence",
+        help="a file with fields of the endpoint, such as n and size, as YAML or JSON, or - for "
+        "standard input; options and PHOTO take precedence",
     )
     add("--user", help="an ID for the end user, for hosted engines")
     add(

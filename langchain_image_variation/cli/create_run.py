@@ -82,8 +82,8 @@ class CreateRun:
     def vary_all(self) -> int:
         """Vary each image and print its results. Return for how many images some or all failed.
 
-        If a signal comes during a call of a hosted engine, what is finished and what is paid for
-        is kept, and the other images are not varied.
+        If a signal comes during a call of a hosted engine, the variations that are finished or
+        paid for are kept, and the other images are not varied.
 
         Raises:
             ImageVariationError: If the only image fails, or an error would repeat for each image.

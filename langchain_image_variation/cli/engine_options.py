@@ -33,7 +33,7 @@ _ENGINE_OPTIONS = (
 )
 
 _OPTIONS_OF_ONE = ("base_url", "model", "model_path", "prompt", "revision", "server")
-"""The options whose value is for one engine: an address shared by two would get both their keys."""
+"""Options that only one engine may get. For example, a shared address would get both their keys."""
 
 
 def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> None:

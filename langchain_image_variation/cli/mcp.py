@@ -188,10 +188,10 @@ def _load_engine(arguments: argparse.Namespace) -> VariationEngine:
 def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
     """Serve the host that started this process, until it closes a stream or a user interrupts.
 
-    The process exits without waiting for threads, except that calls that cost money get a few
-    seconds to cancel their jobs and to save what is finished. The library's thread blocks until the
-    next line of input, and an engine's thread cannot be stopped. Files are written atomically, so
-    none is incomplete.
+    The process exits without waiting for threads. Only calls that cost money get a few seconds to
+    cancel their jobs and to save the finished images. The library's thread blocks until the next
+    line of input, and an engine's thread cannot be stopped. Files are written atomically, so none
+    is incomplete.
     """
     # Imported here because other commands need no event loop.
     import asyncio

@@ -114,7 +114,7 @@ def _refuse_unread_request(photos: list[str]) -> None:
     """Refuse a request on standard input that nothing would read.
 
     Only a file that nobody has read from is looked at, without moving its position. The file of a
-    loop has been read from, and looking into a pipe would take from it what is for someone else.
+    loop has been read from, and reading a pipe would take away another program's input.
 
     Raises:
         InvalidRequestError: If standard input is a file with a request.

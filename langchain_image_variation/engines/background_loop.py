@@ -22,7 +22,7 @@ def run_in_background(answer: Awaitable[ImagesResponse]) -> ImagesResponse:
         answer: What the engine's method returned.
 
     Raises:
-        BaseException: Whatever the engine raises.
+        BaseException: If the engine raises it.
     """
     import asyncio
 

@@ -110,7 +110,7 @@ def check_answer(
     Each image must be a PNG of the requested size. Only the first bytes of its file are read. If
     some of the images are wrong, the others can still be read, and reading a wrong one raises the
     error. The images of a hosted engine are not checked, because its server decides what it sends.
-    If it sends too few, they are kept, because they may be paid for. Reading one of the others
+    If it sends too few, those are kept, because they may be paid for. Reading one of the others
     raises the error.
 
     Raises:

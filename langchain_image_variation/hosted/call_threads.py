@@ -63,7 +63,7 @@ def run_in_threads(
                 finished.put(index)
 
     def outcome_of(index: int) -> Outcome:
-        # A function that did not end in time is cancelled.
+        # A function that has not ended in time is cancelled.
         outcome = outcomes.get(index, cancelled_error())
         if not isinstance(outcome, ImagesResponse | Exception):
             raise outcome

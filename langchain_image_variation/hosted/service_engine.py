@@ -37,6 +37,6 @@ class ServiceEngine:
     def close(self) -> None:
         """Close the connections. An `http_client` that you passed stays open.
 
-        A call that is running fails, and its jobs at the service go on.
+        A running call fails, and its jobs at the service continue.
         """
         self._service.close()

@@ -156,9 +156,9 @@ class ImageVariationMCPServer(MCPServer[Any]):
         self._refuses_calls = True
 
     def wait_for_hosted_engines(self, seconds: float) -> None:
-        """Wait for calls that were cancelled, if they cost money.
+        """Wait for calls that cost money. All calls must have been cancelled before.
 
-        They cancel their jobs, and save what is paid for. All calls must have been cancelled.
+        They cancel their jobs, and save the images that are paid for.
 
         Args:
             seconds: How long to wait at most.

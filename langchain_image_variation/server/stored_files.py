@@ -1,4 +1,4 @@
-"""The files in a store's folder: which the server wrote, and in which order they make room."""
+"""The files in a store's folder: which of them the server wrote, and which are removed first."""
 
 import re
 import stat

@@ -543,7 +543,7 @@ class TestHostileFiles:
 
 
 class TestFailures:
-    """A call goes on if an upload cannot be kept, and a warning is logged once."""
+    """A call continues if an upload cannot be kept, and a warning is logged once."""
 
     def test_a_full_disk_does_not_end_a_call(
         self, tool: ImageVariationTool, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -132,7 +132,7 @@ def test_invalid_input_is_not_a_request(folder: Path, text: str, message: str) -
 
 
 def test_an_image_leaves_standard_input_alone(folder: Path) -> None:
-    """With an image, a request on standard input does not count."""
+    """If an image is named, standard input is not read."""
     result = create("a.png", "--no-sheet", stdin="image: a.png\nn: 2\n")
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
 

@@ -154,7 +154,7 @@ def test_a_later_call_that_fails_costs_only_its_images() -> None:
 
 
 def test_a_stopped_request_sends_no_further_call() -> None:
-    """If the caller wants no more than what is paid for, the images so far are returned."""
+    """If the call is stopped, the images so far are returned, and nothing more is sent."""
     handler, requests = answering(edit_answer(2))
     with stop_when(lambda: len(requests) == 1):
         answer = make_engine(handler, n_per_call=2).create_variation(request(n=3))

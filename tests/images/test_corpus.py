@@ -60,7 +60,7 @@ def test_every_oblong_file_is_cropped_exactly() -> None:
 
 @pytest.mark.parametrize("kind", CORRUPT)
 def test_every_corrupt_file_is_refused(kind: str) -> None:
-    """Every corrupt file is refused with one of our own short messages."""
+    """Every corrupt file is refused with a short message of this package."""
     failures = []
     for name, data in CORRUPT[kind]:
         reads: list[Callable[[], object]] = [partial(_decoded, data)]

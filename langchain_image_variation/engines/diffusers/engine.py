@@ -46,8 +46,8 @@ that is refused this often is likely to be refused every time."""
 
 MAX_STEPS = 500
 """The most denoising steps. The models were trained on 1000 levels of noise, and most schedulers
-take every second one, every third, and so on. With more than 500 steps, they take each, and only as
-many of the lower ones as there are steps. The images are then noise, or drawing fails."""
+take every second one, every third, and so on. With more than 500 steps, they take each, but
+only as many of the lowest ones as there are steps. Then the images are noise, or drawing fails."""
 
 MAX_GUIDANCE_SCALE = 100.0
 """The largest guidance scale. Models are used with 1 to 20; far above, images are noise."""

@@ -43,7 +43,7 @@ _RESERVED_BYTES = 512 * 2**20
 memory runs out, and fewer images are drawn at once."""
 
 _NEVER_OFFLOADED = frozenset({"safety_checker", "image_normalizer"})
-"""The components that diffusers keeps on the device whatever is offloaded."""
+"""The components that diffusers never offloads."""
 
 _VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -55,7 +55,7 @@ class Workload:
     component_bytes: tuple[int, ...]
     """The size of the weights of each component that can be offloaded."""
     fixed_bytes: int
-    """The size of the weights that are on the device whatever is offloaded."""
+    """The size of the weights that are never offloaded."""
     drawing_bytes: int
     """What each image that is drawn at once needs."""
     decoding_bytes: int

@@ -126,7 +126,7 @@ def test_weights_are_measured_once() -> None:
 
 
 def test_the_checker_stays_on_the_device() -> None:
-    """The components that diffusers never offloads take memory whatever is offloaded."""
+    """The components that diffusers never offloads take memory with every kind of offloading."""
     skip_without("torch")
     import torch
 

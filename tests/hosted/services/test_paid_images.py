@@ -238,7 +238,7 @@ def test_a_lasting_refusal_is_not_repeated(
 def test_an_interrupt_stops_all_calls(
     name: str, service: FakeService, make_engine: MakeEngine
 ) -> None:
-    """After an interrupt, no call goes on, no job runs on, and the finished images are kept."""
+    """After an interrupt, no call and no job continues, and the finished images are kept."""
     service.endless_seeds = set(range(2, 11))
 
     def interrupt(progress: Progress) -> None:
