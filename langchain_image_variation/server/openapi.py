@@ -5,6 +5,7 @@ from typing import Any
 
 from langchain_image_variation import __version__
 from langchain_image_variation.contract import MAX_N, SIZES, CreateImageVariationRequest
+from langchain_image_variation.server.answer_response import FAILED_IMAGES_HEADER
 from langchain_image_variation.server.form import MAX_DIGITS
 from langchain_image_variation.server.idempotency import MAX_KEY_LENGTH
 
@@ -139,6 +140,10 @@ def _create_variation() -> dict[str, Any]:
                     "x-request-id": {"schema": _TEXT},
                     "openai-processing-ms": {"schema": _WHOLE},
                     "openai-version": {"schema": _TEXT},
+                    FAILED_IMAGES_HEADER: {
+                        "schema": {"type": "integer", "minimum": 1},
+                        "description": "How many of the n images failed and are not in data.",
+                    },
                 },
                 "content": _json("ImagesResponse"),
             },
