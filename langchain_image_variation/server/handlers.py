@@ -45,6 +45,7 @@ from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.draining import refuse_while_draining
 from langchain_image_variation.server.engine_images import count_missing_images, read_pngs
+from langchain_image_variation.server.envelope import BILLED_KEY
 from langchain_image_variation.server.file_response import ImageFileResponse
 from langchain_image_variation.server.form import VariationForm, max_body_length, read_form
 from langchain_image_variation.server.idempotency import DAY, MAX_ANSWER_BYTES, Idempotency
@@ -250,18 +251,17 @@ class Handlers:
     ) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
         engine = with_options(self._engine, form.options)
+        is_hosted = engine_base_url(engine) is not None
         failures: list[ImageVariationError] = []
         async with (
             self._turns.turn(client, form.request.image.side**2),
             self._reserve_room(form.request),
         ):
+            setattr(request.state, BILLED_KEY, is_hosted)
             try:
                 response = await self._call_engine(engine, form.request, progress)
                 pngs = read_pngs(
-                    response,
-                    form.request.side,
-                    is_hosted=engine_base_url(engine) is not None,
-                    failures=failures,
+                    response, form.request.side, is_hosted=is_hosted, failures=failures
                 )
                 build_body = partial(self._build_body, pngs, form.request, self._base_url(request))
                 with cancel_after():

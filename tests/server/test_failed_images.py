@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.exceptions import (
     AuthenticationError,
+    EngineTimeoutError,
     ImageVariationError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
+    ServiceUnavailableError,
 )
 from langchain_image_variation.images.png import SquarePNG
+from langchain_image_variation.server import create_app
 from langchain_image_variation.server.log import JSONLines
 from pytest_image_variation.samples import square_png
+from tests.server.serving import serving
 from tests.server.test_app import PATH, error_of, image_part, new_client
 
 FORM = {"n": "3", "size": "256x256", "response_format": "b64_json"}
@@ -160,3 +165,25 @@ async def test_the_engines_key_is_not_the_clients(
         answer = await client.post(PATH, data=FORM, files=image_part())
     error_of(answer, 500)
     assert "sk-ours" not in answer.text
+
+
+@pytest.mark.mostly_slow("unusable", "lost")
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("engine", "calls"),
+    [
+        (HostedEngine(b"<html>Sorry</html>"), 1),
+        (UnavailableEngine(EngineTimeoutError("The answer was lost.")), 1),
+        (UnavailableEngine(ServiceUnavailableError("Overloaded.", retry_after=0.01)), 2),
+        (LocalEngine(b"<html>Sorry</html>"), 2),
+    ],
+    ids=["unusable", "lost", "overloaded", "local"],
+)
+def test_sdks_do_not_pay_again(tmp_path: Path, engine: LocalEngine, calls: int) -> None:
+    """The vendor's SDK does not repeat a request after a call that may have been billed."""
+    app = create_app(engine, store_dir=tmp_path, public_url="http://127.0.0.1")
+    with serving(app) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="sk-any", max_retries=1)
+        with client, pytest.raises(openai.InternalServerError):
+            client.images.create_variation(image=("a.png", GOOD, "image/png"), size="256x256")
+    assert engine.calls == calls
