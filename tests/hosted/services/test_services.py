@@ -27,7 +27,7 @@ from langchain_image_variation.exceptions import (
     PermissionDeniedError,
     RateLimitError,
 )
-from langchain_image_variation.hosted.service_request import MAX_CONCURRENT_CALLS
+from langchain_image_variation.hosted.services.request import MAX_CONCURRENT_CALLS
 from langchain_image_variation.images.pixels import encode_png
 from langchain_image_variation.images.png import SquarePNG
 from tests.hosted.services.fakes import KEY, FakeService, Reply

@@ -15,9 +15,9 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
-from langchain_image_variation.hosted.billed_calls import BilledCalls
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.hosted.services.billed_calls import BilledCalls
 from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy

@@ -18,8 +18,9 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
-from langchain_image_variation.hosted.job import Job
-from langchain_image_variation.hosted.model_input import (
+from langchain_image_variation.hosted.services.engine import ServiceEngine
+from langchain_image_variation.hosted.services.job import Job
+from langchain_image_variation.hosted.services.model_input import (
     check_extra_input,
     check_job_id,
     check_model_path,
@@ -28,9 +29,8 @@ from langchain_image_variation.hosted.model_input import (
     image_seeds,
     sent_seed,
 )
-from langchain_image_variation.hosted.service import Service
-from langchain_image_variation.hosted.service_engine import ServiceEngine
-from langchain_image_variation.hosted.service_request import create_images
+from langchain_image_variation.hosted.services.request import create_images
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 

@@ -9,7 +9,7 @@ from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.exceptions import EngineTimeoutError, NotFoundError
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
-from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.hosted.stop_errors import CancelledJobError
 from langchain_image_variation.http.flow import Flow, Wait
 

@@ -26,10 +26,10 @@ from langchain_image_variation.hosted.answer_images import (
     use_data_urls,
 )
 from langchain_image_variation.hosted.budget import Budget
-from langchain_image_variation.hosted.call_threads import Outcome, run_in_threads
 from langchain_image_variation.hosted.download import download
-from langchain_image_variation.hosted.job import CANCEL_SECONDS
-from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.services.call_threads import Outcome, run_in_threads
+from langchain_image_variation.hosted.services.job import CANCEL_SECONDS
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.hosted.stop_errors import CancelledJobError, UnsentCallError
 from langchain_image_variation.http.flow import Flow
 

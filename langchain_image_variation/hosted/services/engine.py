@@ -4,7 +4,7 @@ import copy
 from typing import Self
 
 from langchain_image_variation.engines.options import check_seed
-from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.services.service import Service
 
 __all__ = ["ServiceEngine"]
 
