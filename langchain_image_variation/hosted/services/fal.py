@@ -13,13 +13,10 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
-from langchain_image_variation.hosted.services.job import Job
+from langchain_image_variation.hosted.services.job import Job, check_job_id
 from langchain_image_variation.hosted.services.job_engine import JobEngine
-from langchain_image_variation.hosted.services.model_input import (
-    check_job_id,
-    image_data_url,
-    sent_seed,
-)
+from langchain_image_variation.hosted.services.model_input import image_data_url
+from langchain_image_variation.hosted.services.seeds import sent_seed
 from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.http.flow import Flow
 

@@ -17,9 +17,9 @@ from langchain_image_variation.hosted.services.model_input import (
     check_extra_input,
     check_model_path,
     chosen_model,
-    image_seeds,
 )
 from langchain_image_variation.hosted.services.request import create_images
+from langchain_image_variation.hosted.services.seeds import image_seeds
 from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.http.url_policy import URLPolicy
 

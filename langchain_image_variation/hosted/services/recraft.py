@@ -15,8 +15,8 @@ from langchain_image_variation.engines.traits import check_model
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
 from langchain_image_variation.hosted.services.engine import ServiceEngine
-from langchain_image_variation.hosted.services.model_input import image_seeds, sent_seed
 from langchain_image_variation.hosted.services.request import create_images
+from langchain_image_variation.hosted.services.seeds import image_seeds, sent_seed
 from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
