@@ -96,6 +96,7 @@ class Service:
             },
             key_variable=key_variable,
             address_hint=f"The service is at {default_url}.",
+            service_host=httpx.URL(default_url).host,
             # None of the services documents that it knows the header.
             honors_idempotency_key=False,
         )
