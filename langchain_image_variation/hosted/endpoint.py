@@ -194,7 +194,7 @@ class Endpoint:
         Raises:
             ImageVariationError: See `ImageVariationClient.create_variation`.
         """
-        return self.call(
+        return self.send(
             "POST",
             path,
             Answer.images,
@@ -205,7 +205,7 @@ class Endpoint:
             files={"image": ("image.png", image, "image/png")},
         )
 
-    def call(
+    def send(
         self,
         method: str,
         path: str,

@@ -94,6 +94,6 @@ class Job(ABC):
         """Cancel the job, unless it has ended or was never accepted."""
         if self.path is None:
             return None
-        return self.service.call(
+        return self.service.send(
             self.cancel_method, f"{self.path}/cancel", Answer.content, budget, is_free=True
         )

@@ -1,4 +1,4 @@
-"""A request to a service: one call for each image, or for a few images, and several calls at once.
+"""Answers a request with billed calls to a service: one for each image or a few, several at once.
 
 It keeps what succeeds: an image whose call failed raises that call's error when it is read.
 """
