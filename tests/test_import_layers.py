@@ -88,7 +88,7 @@ PLUGIN = {
     "session": (3, set[str]()),
     "vcr_settings": (3, set[str]()),
     "live_session": (4, {"httpx", "pytest", "vcr"}),
-    "loopback_view": (4, {"starlette"}),
+    "loopback_session": (4, {"starlette"}),
     "replay": (4, {"httpx", "vcr"}),
     "loopback": (5, {"starlette", "uvicorn"}),
     "marker": (5, {"pytest"}),
