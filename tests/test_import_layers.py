@@ -225,6 +225,13 @@ def test_the_map_names_paths_that_exist() -> None:
     assert set(re.findall(r"`(\w+)`", state)) == set(re.findall(r"app\.state\.(\w+) =", app))
 
 
+def test_the_client_knows_no_service() -> None:
+    """`hosted/services` is built on the other modules of its room, and they do not import it."""
+    folder = ROOT / OURS[0] / "hosted"
+    names = {name for path in folder.glob("*.py") for name in imported_names(path)}
+    assert not [name for name in names if name.startswith(f"{OURS[0]}.hosted.services")]
+
+
 def test_the_contract_has_one_path_per_name() -> None:
     """Other rooms and the pytest package import the contract's public names from its package."""
     package = f"{OURS[0]}.contract"
