@@ -10,7 +10,7 @@ __all__ = ["ServiceEngine"]
 
 
 class ServiceEngine:
-    """The base class of the engines for services. Each defines its own `create_variation`."""
+    """The base class of the engines for services. Subclasses define `create_variation`."""
 
     variation_kind = "new images of the same subject"
     """What the variations are, for a model that reads the results."""
