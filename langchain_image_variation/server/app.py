@@ -41,8 +41,8 @@ from langchain_image_variation.server.envelope import (
 from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
-from langchain_image_variation.server.store import ImageStore
-from langchain_image_variation.server.stores import check_store, open_store
+from langchain_image_variation.server.store.choice import check_store, open_store
+from langchain_image_variation.server.store.image_store import ImageStore
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES, UploadMemory
 from langchain_image_variation.server.upstream import METHODS, Upstream

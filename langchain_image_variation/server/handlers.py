@@ -49,7 +49,7 @@ from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
 from langchain_image_variation.server.playground import playground_page, sample_image
 from langchain_image_variation.server.progress import RequestProgress
-from langchain_image_variation.server.store import ImageStore
+from langchain_image_variation.server.store.image_store import ImageStore
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import UploadMemory
 from langchain_image_variation.server.upstream import Upstream

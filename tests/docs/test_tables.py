@@ -69,14 +69,14 @@ from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.idempotency import MAX_ANSWER_BYTES
 from langchain_image_variation.server.multipart import MAX_PREAMBLE_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
-from langchain_image_variation.server.stores import MIN_SIGNING_KEY_LENGTH
+from langchain_image_variation.server.store.choice import MIN_SIGNING_KEY_LENGTH
+from langchain_image_variation.server.store.url_store import MAX_OPEN_BYTES
 from langchain_image_variation.server.upstream import (
     CONNECT_SECONDS,
     MAX_MODELS_BYTES,
     MODELS_SECONDS,
     WRITE_SECONDS,
 )
-from langchain_image_variation.server.url_store import MAX_OPEN_BYTES
 from langchain_image_variation.source import MAX_SOURCE_PIXELS
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation import plugin

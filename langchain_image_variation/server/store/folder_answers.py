@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 import anyio
 
 from langchain_image_variation.files.lock import try_lock
-from langchain_image_variation.server.answer_record import RecordedAnswer
-from langchain_image_variation.server.limited_folder import LimitedFolder
+from langchain_image_variation.server.store.answer_record import RecordedAnswer
+from langchain_image_variation.server.store.limited_folder import LimitedFolder
 
 __all__ = ["FolderAnswers"]
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import anyio
 
 from langchain_image_variation.files.shared_file_system import SharedFileSystem
-from langchain_image_variation.server.answer_record import RecordedAnswer
+from langchain_image_variation.server.store.answer_record import RecordedAnswer
 
 __all__ = ["ANSWER_NAME", "MAX_ANSWER_SECONDS", "URLAnswers"]
 

@@ -22,14 +22,18 @@ from langchain_image_variation.files.atomic import TEMPORARY_NAME, is_left_over
 from langchain_image_variation.files.file_system import FileSystem, ListedFile
 from langchain_image_variation.files.shared_file_system import SharedFileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
-from langchain_image_variation.server.store import (
+from langchain_image_variation.server.store.image_store import (
     IMAGE_SUFFIX,
     MAX_IMAGE_BYTES,
     RETRY_SECONDS,
     ImageStore,
     unavailable_error,
 )
-from langchain_image_variation.server.url_answers import ANSWER_NAME, MAX_ANSWER_SECONDS, URLAnswers
+from langchain_image_variation.server.store.url_answers import (
+    ANSWER_NAME,
+    MAX_ANSWER_SECONDS,
+    URLAnswers,
+)
 
 __all__ = ["MAX_OPEN_BYTES", "URLStore"]
 
