@@ -42,7 +42,7 @@ _LOGGER = logging.getLogger("langchain_image_variation.server")
 MAX_OPEN_BYTES = 256 * 1024 * 1024
 """The maximum total size of the images that a server sends from a URL at the same time, in bytes.
 An image stays in memory until its client has read it. 256 MiB are 60 of the longest images."""
-_IMAGE_NAME = re.compile(r"([0-9]{15})-[0-9a-f]{64}\.png")
+_IMAGE_NAME = re.compile(rf"([0-9]{{15}})-[0-9a-f]{{64}}{re.escape(IMAGE_SUFFIX)}")
 _PROBE_NAME = ".writable"
 _PROBE_SECONDS = 1.0
 """After a failed write, the minimum time between two attempts to write, in seconds."""
