@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from langchain_image_variation.contract import VARIATIONS_PATH
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.checks import check_engine
 from langchain_image_variation.engines.loading import engine_name, load_engine
@@ -203,7 +204,7 @@ def create_app(
             Route("/", handlers.playground),
             Route("/sample.jpg", handlers.sample),
             Route("/progress/{id}", handlers.progress),
-            Route("/v1/images/variations", handlers.create_variation, methods=["POST"]),
+            Route(f"/v1{VARIATIONS_PATH}", handlers.create_variation, methods=["POST"]),
             Route("/v1/models", handlers.list_models),
             Route("/v1/models/{model:path}", handlers.retrieve_model, methods=model_methods),
             Route("/files/{name}", handlers.file, name="file"),

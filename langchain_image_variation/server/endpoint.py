@@ -4,9 +4,9 @@ import re
 
 from starlette.types import Scope
 
-__all__ = ["address_advice", "path_in_app"]
+from langchain_image_variation.contract import VARIATIONS_PATH
 
-_PATH = "/v1/images/variations"
+__all__ = ["address_advice", "path_in_app"]
 
 
 def path_in_app(scope: Scope) -> str:
@@ -19,7 +19,7 @@ def path_in_app(scope: Scope) -> str:
 def address_advice(scope: Scope) -> str:
     """Return a sentence with the right address if a request's path is almost ours, or ""."""
     path = re.sub("/+", "/", path_in_app(scope)).removesuffix("/").lower()
-    if not path.endswith(_PATH.removeprefix("/v1")):
+    if not path.endswith(VARIATIONS_PATH):
         return ""
-    address = scope.get("root_path", "").rstrip("/") + _PATH
+    address = scope.get("root_path", "").rstrip("/") + "/v1" + VARIATIONS_PATH
     return f"Use {address}: the base URL of a client ends in /v1."

@@ -2,13 +2,14 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from langchain_image_variation.contract import VARIATIONS_PATH
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import UploadMemory
 
 __all__ = ["Metrics"]
 
 _PATHS = (
-    "/v1/images/variations",
+    f"/v1{VARIATIONS_PATH}",
     "/v1/models",
     "/files",
     "/healthz",
