@@ -12,6 +12,7 @@ from langchain_image_variation.contract import (
 )
 from langchain_image_variation.server.form import MAX_DIGITS
 from langchain_image_variation.server.idempotency import MAX_KEY_LENGTH
+from langchain_image_variation.server.paths import PATHS
 
 __all__ = ["openapi_document"]
 
@@ -73,9 +74,9 @@ def openapi_document(
     if requires_key:
         scheme = {"type": "http", "scheme": "bearer"}
         document["components"]["securitySchemes"] = {"key": scheme}
-        for path, operations in document["paths"].items():
-            if path.startswith(("/v1/", "/progress/")):
-                for operation in operations.values():
+        for path in PATHS:
+            if path.needs_key:
+                for operation in document["paths"][path.template].values():
                     operation["security"] = [{"key": []}]
                     operation["responses"]["401"] = _error("401")
         return document

@@ -1,12 +1,42 @@
-"""The path of image variations, and advice for requests whose path is almost the same."""
+"""The paths of the app, and advice for requests whose path is almost that of image variations."""
 
 import re
+from typing import NamedTuple
 
 from starlette.types import Scope
 
 from langchain_image_variation.contract import VARIATIONS_PATH
 
-__all__ = ["address_advice", "path_in_app"]
+__all__ = ["PATHS", "ServerPath", "address_advice", "path_in_app"]
+
+
+class ServerPath(NamedTuple):
+    """A path that the app answers."""
+
+    template: str
+    """The path, with the names of its parameters: "/files/{name}"."""
+    needs_key: bool = False
+    """Whether its handler asks for the key, if the server has one. The document says so."""
+
+    @property
+    def label(self) -> str:
+        """The path without its parameters, as metrics count it."""
+        return self.template.partition("/{")[0]
+
+
+PATHS = (
+    ServerPath("/"),
+    ServerPath("/sample.jpg"),
+    ServerPath("/progress/{id}", needs_key=True),
+    ServerPath(f"/v1{VARIATIONS_PATH}", needs_key=True),
+    ServerPath("/v1/models", needs_key=True),
+    ServerPath("/v1/models/{model}", needs_key=True),
+    ServerPath("/files/{name}"),
+    ServerPath("/healthz"),
+    ServerPath("/metrics"),
+    ServerPath("/openapi.json"),
+)
+"""Every path of the app. A request for another path is forwarded to the upstream, or gets a 404."""
 
 
 def path_in_app(scope: Scope) -> str:
