@@ -88,7 +88,7 @@ PLUGIN = {
     "session": (3, set[str]()),
     "vcr_settings": (3, set[str]()),
     "live_session": (4, {"httpx", "pytest", "vcr"}),
-    "loopback_view": (4, {"starlette"}),
+    "loopback_session": (4, {"starlette"}),
     "replay": (4, {"httpx", "vcr"}),
     "loopback": (5, {"starlette", "uvicorn"}),
     "marker": (5, {"pytest"}),
@@ -136,35 +136,22 @@ TOPS = (ROOT, *(ROOT / name for name in OURS))
 
 
 @cache
-def imports_of(path: Path) -> tuple[list[ast.AST], list[ast.AST]]:
-    """Return the imports at the top of a file, and those anywhere in its code."""
+def imports_of(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Return the imports anywhere in the code of a file."""
     tree = ast.parse(path.read_text())
-    kinds = (ast.Import, ast.ImportFrom)
-    top = [node for node in tree.body if isinstance(node, kinds)]
-    return [*top], [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def imported_names(path: Path) -> set[str]:
-    """Return the full names of the modules that a file imports anywhere in its code."""
+    """Return the full names of what a file imports anywhere in its code, and their modules."""
     names: set[str] = set()
-    for node in imports_of(path)[1]:
+    for node in imports_of(path):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, "imports are absolute: one path per name"
             names.add(str(node.module))
             # `from package import module` imports the module too.
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
-
-
-def imported_at_the_top(path: Path) -> set[str]:
-    """Return the names that a file imports when it is imported itself."""
-    names: set[str] = set()
-    for node in imports_of(path)[0]:
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
 
@@ -225,6 +212,13 @@ def test_the_map_names_paths_that_exist() -> None:
     assert set(re.findall(r"`(\w+)`", state)) == set(re.findall(r"app\.state\.(\w+) =", app))
 
 
+def test_the_client_knows_no_service() -> None:
+    """`hosted/services` is built on the other modules of its room, and they do not import it."""
+    folder = ROOT / OURS[0] / "hosted"
+    names = {name for path in folder.glob("*.py") for name in imported_names(path)}
+    assert not [name for name in names if name.startswith(f"{OURS[0]}.hosted.services")]
+
+
 def test_the_contract_has_one_path_per_name() -> None:
     """Other rooms and the pytest package import the contract's public names from its package."""
     package = f"{OURS[0]}.contract"
@@ -235,13 +229,18 @@ def test_the_contract_has_one_path_per_name() -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Imports at the top of modules form no cycle, even within a room."""
+    """Imports form no cycle, even within a room and if they are inside functions."""
     modules = {module_name(path): path for path in FILES}
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
-        below = (name.removeprefix(f"{OURS[0]}.") for name in imported_at_the_top(path))
-        # A name is a module, or a part of the module before its last dot.
-        imports = {name if name in modules else name.rpartition(".")[0] for name in below}
+        imports = set()
+        for node in imports_of(path):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(OURS[0]):
+                source = str(node.module).removeprefix(OURS[0]).removeprefix(".")
+                for alias in node.names:
+                    # A name is a module, or a part of the module that it is imported from.
+                    name = f"{source}.{alias.name}".removeprefix(".")
+                    imports.add(name if name in modules else source)
         graph[module] = (imports & modules.keys()) - {module}
     TopologicalSorter(graph).prepare()
 

@@ -30,7 +30,7 @@ def _run_completion(arguments: argparse.Namespace) -> None:
     # Imported here because the other commands do not need them.
     import shtab
 
-    from langchain_image_variation.engines.diffusers.families import SCHEDULERS
+    from langchain_image_variation.engines.diffusers.families.family import SCHEDULERS
     from langchain_image_variation.engines.diffusers.placement import OFFLOADS
     from langchain_image_variation.engines.diffusers.presets import PRESETS
     from langchain_image_variation.hosted.known_servers import SERVERS

@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "MAX_N",
     "SIZES",
+    "VARIATIONS_PATH",
     "CreateImageVariationRequest",
     "ResponseFormat",
     "Size",
@@ -33,6 +34,8 @@ Size = Literal["256x256", "512x512", "1024x1024"]
 ResponseFormat = Literal["url", "b64_json"]
 """How a variation is returned: as a URL, or as base64 inside the JSON."""
 
+VARIATIONS_PATH = "/images/variations"
+"""The path of the operation, below a base URL such as "https://api.openai.com/v1"."""
 SIZES: tuple[Size, ...] = get_args(Size)
 DEFAULT_MODEL = "dall-e-2"
 """The model of a request that does not name one. Every engine accepts it."""

@@ -8,7 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 
-__all__ = ["AsyncVariationEngine", "VariationEngine"]
+__all__ = ["ENTRY_POINT_GROUP", "AsyncVariationEngine", "VariationEngine"]
+
+ENTRY_POINT_GROUP = "langchain_image_variation.engines"
+"""Where this distribution and any other declare their engines."""
 
 
 @runtime_checkable

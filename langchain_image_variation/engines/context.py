@@ -1,7 +1,8 @@
-"""The context of a call, for its engine: whether it was cancelled, and where to report progress.
+"""The context of a call, for its engine: whether to end it early, and where to report progress.
 
-`call_engine` and `call_engine_async` set both for the length of a call. An engine reads them in
-`create_variation`, so its one method needs no further parameters.
+`call_engine` and `call_engine_async` set it for the length of a call, apart from `stop_request`,
+which their caller sets. An engine reads it in `create_variation`, so its one method needs no
+further parameters.
 """
 
 import threading
@@ -10,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import NamedTuple, TypeAlias
 
-from langchain_image_variation.cancellation import cancel_after, cancellation
+from langchain_image_variation.cancellation import cancel_after, cancellation, stop_request
 
 __all__ = [
     "Progress",
@@ -19,6 +20,7 @@ __all__ = [
     "call_context",
     "cancellation",
     "progress_reporter",
+    "stop_request",
 ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from types import ModuleType
 
-from langchain_image_variation.engines.loading import ENTRY_POINT_GROUP
+from langchain_image_variation.engines import ENTRY_POINT_GROUP
 from langchain_image_variation.engines.traits import has_fingerprint, read_fingerprint
 
 __all__ = ["digest", "engine_fingerprint"]

@@ -17,7 +17,7 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_image_variation.engines import VariationEngine
+from langchain_image_variation.engines import ENTRY_POINT_GROUP, VariationEngine
 from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.checks import find_engine_fault
 from langchain_image_variation.engines.traits import engine_options, required_options
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
     "check_option_names",
     "engine_name",
     "engine_names",
@@ -44,9 +43,6 @@ __all__ = [
     "make_engine",
     "resolve_engine",
 ]
-
-ENTRY_POINT_GROUP = "langchain_image_variation.engines"
-"""Where this distribution and any other declare their engines."""
 
 
 def engine_names() -> list[str]:

@@ -61,6 +61,7 @@ __all__ = [
     "has_fingerprint",
     "is_hosted",
     "loads_model",
+    "option_value",
     "plan_download",
     "read_fingerprint",
     "request_options",
@@ -241,6 +242,11 @@ def engine_variation_kind(engine: object) -> str | None:
 def engine_options(engine_class: type[Any]) -> tuple[str, ...]:
     """Return the names of an engine's options: the parameters of its constructor."""
     return tuple(signature(engine_class).parameters)
+
+
+def option_value(engine: object, name: str) -> object:
+    """Return the value of an option: the attribute of that name, or None if there is none."""
+    return getattr(engine, name, None)
 
 
 def request_options(engine: object) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import httpx
 
-from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.contract import VARIATIONS_PATH, ImagesResponse
 from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import (
     EndpointRemovedError,
@@ -29,7 +29,6 @@ __all__ = ["MAX_ERROR_BYTES", "Answer"]
 MAX_ERROR_BYTES = 64 * 1024
 """The maximum number of bytes of an error to read. Its message is cut to 500 characters."""
 
-_VARIATIONS = "/images/variations"
 _MAX_MESSAGE = 500
 _MIN_SECRET = 4
 _KEY = re.compile(r"\b(sk-|Bearer )[\w.*-]{6,}")
@@ -258,13 +257,13 @@ class Answer:
         return error
 
     def _path_not_found_error(self) -> ImageVariationError:
-        if self._path != _VARIATIONS:
+        if self._path != VARIATIONS_PATH:
             return NotFoundError(
                 f"The server has no {self._path} (HTTP 404). Is base_url right? "
                 f"{self._address_hint}"
             )
         return EndpointRemovedError(
-            "The server has no /images/variations (HTTP 404). If this is the vendor's own server: "
+            f"The server has no {VARIATIONS_PATH} (HTTP 404). If this is the vendor's own server: "
             "it removed image variations in May 2026. Use the engine 'gpt-image' or 'local', or a "
             "server that still has the path. For any other server, check base_url, which usually "
             "ends in /v1."

@@ -6,6 +6,7 @@ import httpx
 
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
+    VARIATIONS_PATH,
     CreateImageVariationRequest,
     ImagesResponse,
 )
@@ -24,7 +25,6 @@ from langchain_image_variation.images.png import SquarePNG
 
 __all__ = ["ClientFlow"]
 
-_PATH = "/images/variations"
 _FIELDS = tuple(CreateImageVariationRequest.model_fields)
 
 
@@ -103,7 +103,7 @@ class ClientFlow:
         if self.model is not None and request.model == DEFAULT_MODEL:
             form["model"] = self.model
         answer = yield from endpoint.post(
-            _PATH,
+            VARIATIONS_PATH,
             {**form, **self.extra_fields, **extra_form},
             request.image.data,
             n=request.n,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import httpx
 from pydantic import SecretStr
 
+from langchain_image_variation.contract import VARIATIONS_PATH
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     InvalidRequestError,
@@ -37,7 +38,6 @@ _HOST = re.compile(
     r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE
 )
 _MAX_HOST_LENGTH = 253
-_PATH = "/images/variations"
 
 
 def read_environment(name: str) -> str | None:
@@ -122,7 +122,7 @@ def check_base_url(value: str | httpx.URL) -> httpx.URL:
             param="base_url",
         )
     path, question, query = url.raw_path.partition(b"?")
-    path = path.rstrip(b"/").removesuffix(_PATH.encode()).rstrip(b"/")
+    path = path.rstrip(b"/").removesuffix(VARIATIONS_PATH.encode()).rstrip(b"/")
     return url.copy_with(raw_path=path + question + query, fragment=None)
 
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from langchain_image_variation.contract import VARIATIONS_PATH
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.checks import check_engine
 from langchain_image_variation.engines.loading import engine_name, load_engine
@@ -41,8 +42,8 @@ from langchain_image_variation.server.envelope import (
 from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.handlers import Handlers
 from langchain_image_variation.server.metrics import Metrics
-from langchain_image_variation.server.store import ImageStore
-from langchain_image_variation.server.stores import check_store, open_store
+from langchain_image_variation.server.store.choice import check_store, open_store
+from langchain_image_variation.server.store.image_store import ImageStore
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import DEFAULT_TOTAL_UPLOAD_BYTES, UploadMemory
 from langchain_image_variation.server.upstream import METHODS, Upstream
@@ -203,7 +204,7 @@ def create_app(
             Route("/", handlers.playground),
             Route("/sample.jpg", handlers.sample),
             Route("/progress/{id}", handlers.progress),
-            Route("/v1/images/variations", handlers.create_variation, methods=["POST"]),
+            Route(f"/v1{VARIATIONS_PATH}", handlers.create_variation, methods=["POST"]),
             Route("/v1/models", handlers.list_models),
             Route("/v1/models/{model:path}", handlers.retrieve_model, methods=model_methods),
             Route("/files/{name}", handlers.file, name="file"),

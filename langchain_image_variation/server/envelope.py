@@ -27,8 +27,8 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.connection import CROWDED_KEY
-from langchain_image_variation.server.endpoint import address_advice, path_in_app
 from langchain_image_variation.server.metrics import Metrics
+from langchain_image_variation.server.paths import address_advice, path_in_app
 from langchain_image_variation.server.target import with_origin_form
 
 __all__ = [

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import InvalidRequestError
-from langchain_image_variation.server.store import StoredImage
+from langchain_image_variation.server.store.image_store import StoredImage
 
 __all__ = ["ImageFileResponse"]
 

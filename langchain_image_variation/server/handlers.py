@@ -27,6 +27,7 @@ from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.traits import (
     engine_base_url,
     engine_identity,
+    option_value,
     with_options,
 )
 from langchain_image_variation.exceptions import (
@@ -53,7 +54,7 @@ from langchain_image_variation.server.metrics import Metrics
 from langchain_image_variation.server.openapi import openapi_document
 from langchain_image_variation.server.playground import playground_page, sample_image
 from langchain_image_variation.server.progress import RequestProgress
-from langchain_image_variation.server.store import ImageStore
+from langchain_image_variation.server.store.image_store import ImageStore
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import UploadMemory
 from langchain_image_variation.server.upstream import Upstream
@@ -124,7 +125,7 @@ class Handlers:
         )
         self._progress = RequestProgress()
         self._page, self._page_headers = playground_page(
-            {name: getattr(engine, name, None) for name in self._option_names},
+            {name: option_value(engine, name) for name in self._option_names},
             requires_key=access.requires_key,
         )
         self._start_time = int(time.time())

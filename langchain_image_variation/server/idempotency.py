@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import anyio
 
 from langchain_image_variation.exceptions import ConflictError, InvalidRequestError
-from langchain_image_variation.server.answer_record import AnswerRecords, RecordedAnswer
 from langchain_image_variation.server.form import VariationForm
+from langchain_image_variation.server.store.answer_record import AnswerRecords, RecordedAnswer
 
 __all__ = ["DAY", "MAX_ANSWER_BYTES", "MAX_KEY_LENGTH", "Answer", "Idempotency", "QueuePlace"]
 

@@ -2,19 +2,13 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from langchain_image_variation.server.paths import PATHS
 from langchain_image_variation.server.turns import Turns
 from langchain_image_variation.server.upload_memory import UploadMemory
 
 __all__ = ["Metrics"]
 
-_PATHS = (
-    "/v1/images/variations",
-    "/v1/models",
-    "/files",
-    "/healthz",
-    "/metrics",
-    "/openapi.json",
-)
+_LABELS = {path.label for path in PATHS}
 
 
 class Metrics:
@@ -54,7 +48,7 @@ class Metrics:
 
     def count(self, path: str, status: int, seconds: float) -> None:
         """Count a request. An unknown path counts as "other"."""
-        label = next((p for p in _PATHS if path == p or path.startswith(f"{p}/")), "other")
+        label = next((p for p in _LABELS if path == p or path.startswith(f"{p}/")), "other")
         self._requests.labels(label, status or 499).inc()
         self._seconds.labels(label).observe(seconds)
 

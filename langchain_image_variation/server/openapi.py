@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_image_variation import __version__
-from langchain_image_variation.contract import MAX_N, SIZES, CreateImageVariationRequest
+from langchain_image_variation.contract import (
+    MAX_N,
+    SIZES,
+    VARIATIONS_PATH,
+    CreateImageVariationRequest,
+)
 from langchain_image_variation.server.answer_response import FAILED_IMAGES_HEADER
 from langchain_image_variation.server.form import MAX_DIGITS
 from langchain_image_variation.server.idempotency import MAX_KEY_LENGTH
+from langchain_image_variation.server.paths import PATHS
 
 __all__ = ["openapi_document"]
 
@@ -61,7 +67,7 @@ def openapi_document(
         "info": {
             "title": "Image variations",
             "version": __version__,
-            "summary": "POST /v1/images/variations as the vendor's SDKs call it.",
+            "summary": f"POST /v1{VARIATIONS_PATH} as the vendor's SDKs call it.",
         },
         "paths": _paths(),
         "components": {"schemas": _schemas(models, option_names)},
@@ -69,9 +75,9 @@ def openapi_document(
     if requires_key:
         scheme = {"type": "http", "scheme": "bearer"}
         document["components"]["securitySchemes"] = {"key": scheme}
-        for path, operations in document["paths"].items():
-            if path.startswith(("/v1/", "/progress/")):
-                for operation in operations.values():
+        for path in PATHS:
+            if path.needs_key:
+                for operation in document["paths"][path.template].values():
                     operation["security"] = [{"key": []}]
                     operation["responses"]["401"] = _error("401")
         return document
@@ -84,7 +90,7 @@ def openapi_document(
 
 def _paths() -> dict[str, Any]:
     return {
-        "/v1/images/variations": {"post": _create_variation()},
+        f"/v1{VARIATIONS_PATH}": {"post": _create_variation()},
         "/v1/models": {"get": _get("listModels", "List the models.", _json("ModelList"))},
         "/v1/models/{model}": {
             "get": _get(

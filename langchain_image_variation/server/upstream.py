@@ -25,13 +25,13 @@ from langchain_image_variation.http.connections import Connections
 from langchain_image_variation.numbers import check_seconds
 from langchain_image_variation.server.access import Access
 from langchain_image_variation.server.draining import refuse_while_draining
-from langchain_image_variation.server.endpoint import address_advice
 from langchain_image_variation.server.forwarded_answer import (
     CONNECTION_ERRORS,
     ForwardedAnswer,
     connection_error,
 )
 from langchain_image_variation.server.forwarded_headers import request_headers
+from langchain_image_variation.server.paths import address_advice
 from langchain_image_variation.server.upstream_address import UpstreamAddress
 
 __all__ = [

@@ -164,7 +164,7 @@ def test_interrupted_pull_continues(hub: FakeHub, env: dict[str, str], tmp_path:
         (("sd-variations", "--revision", "v9"), 2, f"'{NAME}' has no revision 'v9'."),
         (("owner/pickles",), 2, "Name a commit that you trust: pass --revision."),
         (("owner/gated",), 1, "then set HF_TOKEN to a token of your account"),
-        (("owner/text",), 2, "'owner/text' is a StableDiffusion3Pipeline, which makes no"),
+        (("owner/text",), 2, "'owner/text' is a StableDiffusion3Pipeline, which cannot make"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -189,7 +189,7 @@ def test_engines_lists_the_models(env: dict[str, str]) -> None:
     assert run("pull", "sd-variations", "-q", env=env).returncode == 0
     after = run("engines", env={**env, "HF_HUB_OFFLINE": "1"}).stdout.decode()
     assert max(map(len, after.splitlines())) <= 100
-    memory = "estimated memory: 4.0 GB on a GPU, 0.9 GB with --offload sequential, 7.5 GB on a CPU"
+    memory = "estimated memory: 4.0 GB on a GPU, 1.5 GB with --offload sequential, 7.5 GB on a CPU"
     rest = f"{memory}; license: {DEFAULT_PRESET.license}."
     assert f"sd-variations not downloaded, at least 3.8 GB; {rest}" in " ".join(before.split())
     facts = " ".join(after.split())

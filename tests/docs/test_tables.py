@@ -18,7 +18,7 @@ from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines.auto import AUTO
 from langchain_image_variation.engines.diffusers.byte_sizes import describe_memory
 from langchain_image_variation.engines.diffusers.engine import MAX_REDRAWS
-from langchain_image_variation.engines.diffusers.families import Settings
+from langchain_image_variation.engines.diffusers.families.family import DrawingSettings
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.placement import Workload
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
@@ -69,14 +69,14 @@ from langchain_image_variation.server.form import MAX_BODY_BYTES
 from langchain_image_variation.server.idempotency import MAX_ANSWER_BYTES
 from langchain_image_variation.server.multipart import MAX_PREAMBLE_BYTES
 from langchain_image_variation.server.run import MAX_CONNECTIONS
-from langchain_image_variation.server.stores import MIN_SIGNING_KEY_LENGTH
+from langchain_image_variation.server.store.choice import MIN_SIGNING_KEY_LENGTH
+from langchain_image_variation.server.store.url_store import MAX_OPEN_BYTES
 from langchain_image_variation.server.upstream import (
     CONNECT_SECONDS,
     MAX_MODELS_BYTES,
     MODELS_SECONDS,
     WRITE_SECONDS,
 )
-from langchain_image_variation.server.url_store import MAX_OPEN_BYTES
 from langchain_image_variation.source import MAX_SOURCE_PIXELS
 from langchain_image_variation.source.read import MAX_SOURCE_BYTES
 from pytest_image_variation import plugin
@@ -350,7 +350,7 @@ def test_the_page_of_models_states_the_memory() -> None:
 def test_the_page_of_models_states_what_strength_does() -> None:
     """The page of the engine `diffusers` states how a strength of 0, 0.5 and 1 changes guidance."""
     rows = table("docs/diffusers.md", "| model | what changes | at 0 | at 0.5 | at 1 |")
-    scales = [weakened_guidance(Settings(1, 2.0, strength)) for strength in (0, 0.5, 1)]
+    scales = [weakened_guidance(DrawingSettings(1, 2.0, strength)) for strength in (0, 0.5, 1)]
     assert scales == [3, 2, 1]
     assert "1.5 times" in rows["`sd-variations`, `kandinsky`"]
     assert rows["`sd-variations`, `kandinsky`"].endswith("| as it is | half of it |")

@@ -18,7 +18,9 @@ from langchain_image_variation import (
     encode_png,
     load_source,
 )
+from langchain_image_variation.cancellation import stop_when
 from langchain_image_variation.engines import traits
+from langchain_image_variation.exceptions import EngineError
 from tests.conftest import Run
 from tests.docs.pages import ROOT, Block, find_page, table
 
@@ -56,6 +58,26 @@ def test_the_engine_that_help_shows_works() -> None:
     request = CreateImageVariationRequest(image=png, n=2, size="256x256")
     response = call_engine(namespace["TurnEngine"](), request)
     assert len({image.read() for image in response.data}) == 2
+
+
+def test_the_billed_engine_keeps_what_is_paid_for() -> None:
+    """If its call is stopped, the engine returns the finished images, and an error for the others.
+
+    If it is stopped before the first image, it raises the error.
+    """
+    namespace: dict[str, Any] = {}
+    exec(titled_block("billed_engine.py").text, namespace)
+    png = load_source(ROOT / "examples" / "chelsea.png").png
+    request = CreateImageVariationRequest(image=png, n=3, size="256x256")
+    answers = iter([False, True])
+    with stop_when(lambda: next(answers)):
+        response = call_engine(namespace["BilledEngine"](), request)
+    assert [image.failure is None for image in response.data] == [True, False, False]
+    message = "Stopped before this image was bought"
+    with pytest.raises(EngineError, match=message):
+        response.data[1].read()
+    with stop_when(lambda: True), pytest.raises(EngineError, match=message):
+        call_engine(namespace["BilledEngine"](), request)
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_the_configurations_have_options_of_the_command(configuration: dict[str,
         return
     assert server["command"] == "/path/to/image-variation"
     arguments = cli._parse(server["args"])
-    assert (arguments.run.__name__, arguments.http) == ("_mcp", False)
+    assert (arguments.run.__name__, arguments.http) == ("_run_mcp", False)
 
 
 def test_the_commands_have_options_of_the_command() -> None:

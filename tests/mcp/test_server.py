@@ -81,7 +81,8 @@ async def test_arguments_that_do_nothing_are_not_shown(root: Path) -> None:
     """Without an engine that takes them, and with a fixed size, a model does not see them."""
     arguments = await schema(serve(root, PatientEngine(), fixed_size="256x256"))
     assert [*arguments] == ["image", "n", "engine"]
-    assert "shape of the image" in (await schema(serve(root, fit="keep")))["size"]["description"]
+    size = (await schema(serve(root, fit="keep")))["size"]
+    assert "keep the image's shape" in size["description"]
 
 
 async def test_further_arguments_are_exposed_on_demand(root: Path) -> None:

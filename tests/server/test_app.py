@@ -869,6 +869,16 @@ async def test_metrics_count_requests(client: httpx.AsyncClient) -> None:
     assert 'image_variation_requests_total{path="other",status="404"} 1.0' in text
 
 
+async def test_metrics_count_the_playground(client: httpx.AsyncClient) -> None:
+    """The page, its photo and its polls for progress count under their own paths."""
+    for path in ("/", "/sample.jpg", "/progress/unknown", "/nowhere"):
+        await client.get(path)
+    text = (await client.get("/metrics")).text
+    for path, status in (("/", 200), ("/sample.jpg", 200), ("/progress", 404), ("other", 404)):
+        labels = f'path="{path}",status="{status}"'
+        assert f"image_variation_requests_total{{{labels}}} 1.0" in text
+
+
 @pytest.mark.parametrize(
     ("options", "param"),
     [

@@ -12,6 +12,7 @@ import pytest
 from langchain_image_variation.contract import CreateImageVariationRequest
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.server import create_app
+from langchain_image_variation.server.paths import PATHS
 from tests.server.serving import serving
 
 CASES = 2000
@@ -30,13 +31,34 @@ async def test_the_document_is_valid(tmp_path: Path, api_key: str | None) -> Non
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         document = (await client.get("/openapi.json")).json()
     OpenAPIV31SpecValidator(document).validate()
+    # Every route is declared in `server.paths`, from which metrics and the document take it.
     routes = {route.path.replace(":path", "") for route in app.routes}  # type: ignore[attr-defined]  # all of them are routes
+    assert routes == {path.template for path in PATHS}
     assert set(document["paths"]) == routes - {"/", "/sample.jpg"}
     schemas = document["components"]["schemas"]
     fields = schemas["CreateImageVariationRequest"]["properties"]
     assert list(fields) == list(CreateImageVariationRequest.model_fields)
     assert ("securitySchemes" in document["components"]) == (api_key is not None)
     assert (KEY in json.dumps(document)) is False
+
+
+async def test_a_path_asks_for_the_key_if_the_document_says_so(tmp_path: Path) -> None:
+    """Without the key, exactly the operations that the document secures are refused."""
+    app = create_app("instant", store_dir=tmp_path, api_key=KEY)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        document = (await client.get("/openapi.json")).json()
+        secured, refused = set(), set()
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if "security" in operation:
+                    secured.add((method, path))
+                response = await client.request(method, re.sub(r"\{\w+\}", "x", path))
+                if response.status_code == 401:
+                    refused.add((method, path))
+    assert secured == refused
+    assert ("post", "/v1/images/variations") in secured
+    assert ("get", "/healthz") not in secured
 
 
 async def test_the_models_are_those_of_the_engine(tmp_path: Path) -> None:

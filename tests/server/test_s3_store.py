@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from langchain_image_variation.exceptions import ServiceUnavailableError
-from langchain_image_variation.server.url_store import URLStore
+from langchain_image_variation.server.store.url_store import URLStore
 from pytest_image_variation.samples import square_png
 from tests.s3 import S3_MARKS, bucket, serving_s3
 from tests.server.serving import server_process

@@ -18,8 +18,8 @@ from langchain_image_variation.exceptions import (
     OutputError,
     ServiceUnavailableError,
 )
-from langchain_image_variation.server.folder_store import FolderStore
-from langchain_image_variation.server.limited_folder import Reservation
+from langchain_image_variation.server.store.folder_store import FolderStore
+from langchain_image_variation.server.store.limited_folder import Reservation
 from pytest_image_variation.samples import square_png
 from tests.other_users import (
     OTHER_USER,

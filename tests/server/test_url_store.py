@@ -30,7 +30,7 @@ from langchain_image_variation.exceptions import (
     ServiceUnavailableError,
 )
 from langchain_image_variation.server import create_app
-from langchain_image_variation.server.url_store import URLStore
+from langchain_image_variation.server.store.url_store import URLStore
 from pytest_image_variation.samples import square_png
 from tests.server.serving import serving
 

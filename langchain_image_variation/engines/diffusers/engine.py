@@ -17,7 +17,7 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines.context import cancellation, progress_reporter
 from langchain_image_variation.engines.diffusers.call_progress import CallProgress
 from langchain_image_variation.engines.diffusers.devices import list_devices
-from langchain_image_variation.engines.diffusers.families import Settings
+from langchain_image_variation.engines.diffusers.families.family import DrawingSettings
 from langchain_image_variation.engines.diffusers.families.seeds import noise_seed
 from langchain_image_variation.engines.diffusers.load_options import LoadOptions
 from langchain_image_variation.engines.diffusers.model_download import (
@@ -290,7 +290,7 @@ class DiffusersEngine:
         images: dict[int, Image.Image] = {}
 
         def draw_batch(model: LoadedModel, batch: Sequence[int]) -> list[Image.Image | None]:
-            settings = Settings(
+            settings = DrawingSettings(
                 steps=self.steps or model.preset.steps,
                 guidance_scale=(
                     model.preset.guidance_scale

@@ -7,7 +7,7 @@ from typing import NoReturn, Self
 
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines.diffusers.devices import check_device_name, check_dtype_name
-from langchain_image_variation.engines.diffusers.families import SCHEDULERS
+from langchain_image_variation.engines.diffusers.families.family import SCHEDULERS
 from langchain_image_variation.engines.diffusers.models import (
     absolute_model,
     fingerprint_folder,

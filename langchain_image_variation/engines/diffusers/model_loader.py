@@ -6,7 +6,8 @@ from pathlib import Path
 
 from langchain_image_variation.engines.context import progress_reporter
 from langchain_image_variation.engines.diffusers.devices import choose_device, import_torch
-from langchain_image_variation.engines.diffusers.families import Family, Pipelines, load_family
+from langchain_image_variation.engines.diffusers.families import load_family
+from langchain_image_variation.engines.diffusers.families.family import Family, Pipelines
 from langchain_image_variation.engines.diffusers.families.pipeline import quiet_loading
 from langchain_image_variation.engines.diffusers.hub_errors import pull_command
 from langchain_image_variation.engines.diffusers.load_options import LoadOptions

@@ -17,7 +17,8 @@ from langchain_image_variation.engines.context import (
     call_context,
     cancellation,
 )
-from langchain_image_variation.engines.diffusers.families import Settings, load_family
+from langchain_image_variation.engines.diffusers.families import load_family
+from langchain_image_variation.engines.diffusers.families.family import DrawingSettings
 from langchain_image_variation.engines.diffusers.presets import PRESETS
 from langchain_image_variation.exceptions import EngineError, InvalidRequestError
 from tests.engines.diffusers.calls import LAKE, make_engine, make_request, open_images, png_of
@@ -279,7 +280,7 @@ def test_a_decoder_without_memory_can_be_used_again(preset: str, tiny_model: Mak
     encoded = family.encode(loaded, Image.new("RGB", (64, 64), "navy"))
 
     def draw() -> Image.Image | None:
-        settings = Settings(steps=1, guidance_scale=5.0, strength=0.5)
+        settings = DrawingSettings(steps=1, guidance_scale=5.0, strength=0.5)
         (image,) = family.draw(loaded, encoded, [7], settings, lambda share: None)
         return image
 

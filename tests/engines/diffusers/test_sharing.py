@@ -258,10 +258,10 @@ def test_offloaded_models_draw_the_same(tiny_model: MakeTinyModel, preset: str) 
     from PIL import Image
 
     from langchain_image_variation.engines.diffusers.devices import choose_device
-    from langchain_image_variation.engines.diffusers.families import (
+    from langchain_image_variation.engines.diffusers.families import load_family
+    from langchain_image_variation.engines.diffusers.families.family import (
+        DrawingSettings,
         Pipelines,
-        Settings,
-        load_family,
     )
     from langchain_image_variation.engines.diffusers.models import read_model
     from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
@@ -273,7 +273,7 @@ def test_offloaded_models_draw_the_same(tiny_model: MakeTinyModel, preset: str) 
     description = read_model(tiny_model(preset), None, fail)
     family = load_family(description.preset.family)
     source = Image.effect_mandelbrot((64, 64), (-2, -1, 1, 1), 50).convert("RGB")
-    settings = Settings(steps=2, guidance_scale=3.0, strength=0.5)
+    settings = DrawingSettings(steps=2, guidance_scale=3.0, strength=0.5)
 
     def draw_batch(encoded: Any, loaded: Pipelines, seeds: Sequence[int]) -> list[Any]:
         return family.draw(loaded, encoded, seeds, settings, lambda share: None)

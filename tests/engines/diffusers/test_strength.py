@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, load_family
+from langchain_image_variation.engines.diffusers.families import load_family
+from langchain_image_variation.engines.diffusers.families.family import DrawingSettings, Pipelines
 from langchain_image_variation.engines.diffusers.presets import PRESETS
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -43,7 +44,7 @@ def settle(preset: str, strength: float, guidance_scale: float | None = None) ->
     """Return the pipeline after one drawing of a preset."""
     chosen = PRESETS[preset]
     pipeline = RecordingPipeline()
-    settings = Settings(
+    settings = DrawingSettings(
         chosen.steps,
         chosen.guidance_scale if guidance_scale is None else guidance_scale,
         strength,

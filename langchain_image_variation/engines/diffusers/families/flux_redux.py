@@ -6,7 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
+from langchain_image_variation.engines.diffusers.families.family import (
+    DrawingSettings,
+    Pipelines,
+    Step,
+)
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     load_pipeline,
@@ -49,7 +53,12 @@ class FluxReduxFamily:
         return loaded.encoder(image, return_dict=False)
 
     def draw(
-        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self,
+        loaded: Pipelines,
+        encoded: Any,
+        seeds: Sequence[int],
+        settings: DrawingSettings,
+        step: Step,
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         # The pipeline does not repeat embeddings for several images itself.

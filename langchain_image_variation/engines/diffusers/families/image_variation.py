@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
+from langchain_image_variation.engines.diffusers.families.family import (
+    DrawingSettings,
+    Pipelines,
+    Step,
+)
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
@@ -65,7 +69,12 @@ class ImageVariationFamily:
         return (pixels - mean) / deviation
 
     def draw(
-        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self,
+        loaded: Pipelines,
+        encoded: Any,
+        seeds: Sequence[int],
+        settings: DrawingSettings,
+        step: Step,
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         output = call_pipeline(

@@ -6,7 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
+from langchain_image_variation.engines.diffusers.families.family import (
+    DrawingSettings,
+    Pipelines,
+    Step,
+)
 from langchain_image_variation.engines.diffusers.families.guidance import weakened_guidance
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
@@ -76,7 +80,12 @@ class KandinskyFamily:
         return embedding, black
 
     def draw(
-        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self,
+        loaded: Pipelines,
+        encoded: Any,
+        seeds: Sequence[int],
+        settings: DrawingSettings,
+        step: Step,
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         pipeline = loaded.pipeline

@@ -13,7 +13,7 @@ from PIL import Image
 
 from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.engines.context import progress_reporter
-from langchain_image_variation.engines.diffusers.families import Step
+from langchain_image_variation.engines.diffusers.families.family import Step
 from langchain_image_variation.engines.diffusers.models import INDEX_NAME
 from langchain_image_variation.engines.diffusers.weight_files import loaded_variant
 from langchain_image_variation.exceptions import EngineError

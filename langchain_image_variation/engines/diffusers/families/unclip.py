@@ -6,7 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-from langchain_image_variation.engines.diffusers.families import Pipelines, Settings, Step
+from langchain_image_variation.engines.diffusers.families.family import (
+    DrawingSettings,
+    Pipelines,
+    Step,
+)
 from langchain_image_variation.engines.diffusers.families.pipeline import (
     call_pipeline,
     choose_scheduler,
@@ -61,7 +65,12 @@ class UnCLIPFamily:
             ).image_embeds
 
     def draw(
-        self, loaded: Pipelines, encoded: Any, seeds: Sequence[int], settings: Settings, step: Step
+        self,
+        loaded: Pipelines,
+        encoded: Any,
+        seeds: Sequence[int],
+        settings: DrawingSettings,
+        step: Step,
     ) -> list[Image.Image | None]:
         """See `Family.draw`."""
         (generator,) = generators(seeds)

@@ -16,13 +16,13 @@ from typing import Protocol
 import anyio
 
 from langchain_image_variation.files.shared_file_system import SharedFileSystem
-from langchain_image_variation.server.answer_record import RecordedAnswer
+from langchain_image_variation.server.store.answer_record import ANSWER_SUFFIX, RecordedAnswer
 
 __all__ = ["ANSWER_NAME", "MAX_ANSWER_SECONDS", "URLAnswers"]
 
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 
-ANSWER_NAME = re.compile(r"[0-9a-f]{64}\.answer")
+ANSWER_NAME = re.compile(rf"[0-9a-f]{{64}}{re.escape(ANSWER_SUFFIX)}")
 MAX_ANSWER_SECONDS = 24 * 3600.0
 """The longest time that an answer is remembered, in seconds."""
 _MAX_RECORD_BYTES = 64 * 1024 * 1024
@@ -81,7 +81,7 @@ class _URLAnswer:
     def __init__(self, store: _AnswerStore, name: str) -> None:
         self._store = store
         self._name = name
-        self._file_name = f"{name}.answer"
+        self._file_name = f"{name}{ANSWER_SUFFIX}"
         self.answer: RecordedAnswer | None = None
         """The answer, once the record was read."""
 

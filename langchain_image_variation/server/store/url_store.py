@@ -22,14 +22,18 @@ from langchain_image_variation.files.atomic import TEMPORARY_NAME, is_left_over
 from langchain_image_variation.files.file_system import FileSystem, ListedFile
 from langchain_image_variation.files.shared_file_system import SharedFileSystem
 from langchain_image_variation.files.storage_policy import StoragePolicy
-from langchain_image_variation.server.store import (
+from langchain_image_variation.server.store.image_store import (
     IMAGE_SUFFIX,
     MAX_IMAGE_BYTES,
     RETRY_SECONDS,
     ImageStore,
     unavailable_error,
 )
-from langchain_image_variation.server.url_answers import ANSWER_NAME, MAX_ANSWER_SECONDS, URLAnswers
+from langchain_image_variation.server.store.url_answers import (
+    ANSWER_NAME,
+    MAX_ANSWER_SECONDS,
+    URLAnswers,
+)
 
 __all__ = ["MAX_OPEN_BYTES", "URLStore"]
 
@@ -38,7 +42,7 @@ _LOGGER = logging.getLogger("langchain_image_variation.server")
 MAX_OPEN_BYTES = 256 * 1024 * 1024
 """The maximum total size of the images that a server sends from a URL at the same time, in bytes.
 An image stays in memory until its client has read it. 256 MiB are 60 of the longest images."""
-_IMAGE_NAME = re.compile(r"([0-9]{15})-[0-9a-f]{64}\.png")
+_IMAGE_NAME = re.compile(rf"([0-9]{{15}})-[0-9a-f]{{64}}{re.escape(IMAGE_SUFFIX)}")
 _PROBE_NAME = ".writable"
 _PROBE_SECONDS = 1.0
 """After a failed write, the minimum time between two attempts to write, in seconds."""

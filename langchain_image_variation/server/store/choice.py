@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from langchain_image_variation.exceptions import InvalidRequestError, OutputError, excerpt
 from langchain_image_variation.files.storage_urls import has_password, is_url
-from langchain_image_variation.server.folder_store import FolderStore
-from langchain_image_variation.server.store import ImageStore
-from langchain_image_variation.server.url_store import URLStore
+from langchain_image_variation.server.store.folder_store import FolderStore
+from langchain_image_variation.server.store.image_store import ImageStore
+from langchain_image_variation.server.store.url_store import URLStore
 
 __all__ = ["MIN_SIGNING_KEY_LENGTH", "check_store", "open_store"]
 

@@ -17,14 +17,13 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 import anyio
 
 from langchain_image_variation.files.lock import try_lock
-from langchain_image_variation.server.answer_record import RecordedAnswer
-from langchain_image_variation.server.limited_folder import LimitedFolder
+from langchain_image_variation.server.store.answer_record import ANSWER_SUFFIX, RecordedAnswer
+from langchain_image_variation.server.store.limited_folder import LimitedFolder
 
 __all__ = ["FolderAnswers"]
 
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 
-_SUFFIX = ".answer"
 _MAX_SECONDS_TO_ANSWER = 24 * 3600.0
 """How long the file of an answer in progress is kept. Only the lock says whether the answer is
 still being made, so this matters only for files that killed processes leave behind."""
@@ -82,7 +81,7 @@ class _FolderAnswer:
     def __init__(self, folder: LimitedFolder, name: str) -> None:
         self._folder = folder
         self._name = name
-        self._path = folder.path / f"{name}{_SUFFIX}"
+        self._path = folder.path / f"{name}{ANSWER_SUFFIX}"
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._has_answer = False
@@ -111,6 +110,7 @@ class _FolderAnswer:
                     self.answer = self._read(descriptor)
                     self._has_answer = self.answer is not None
                 else:
+                    # The empty file keeps its place: see `StoredFile.is_unfinished`.
                     self._set_expiry(descriptor, time.time() + _MAX_SECONDS_TO_ANSWER)
                 self._descriptor, descriptor = descriptor, -1
                 return True

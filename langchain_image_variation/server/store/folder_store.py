@@ -11,15 +11,15 @@ from pathlib import Path
 
 import anyio
 
-from langchain_image_variation.server.folder_answers import FolderAnswers
-from langchain_image_variation.server.limited_folder import LimitedFolder, Reservation
-from langchain_image_variation.server.store import (
+from langchain_image_variation.server.store.folder_answers import FolderAnswers
+from langchain_image_variation.server.store.image_store import (
     BYTES_PER_PIXEL,
     DEFAULT_SIDE,
     IMAGE_SUFFIX,
     MAX_IMAGE_BYTES,
     ImageStore,
 )
+from langchain_image_variation.server.store.limited_folder import LimitedFolder, Reservation
 
 __all__ = ["FolderStore"]
 

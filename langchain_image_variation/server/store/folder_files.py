@@ -1,19 +1,21 @@
 """The files in a store's folder: which of them the server wrote, and which are removed first."""
 
 import re
-import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from langchain_image_variation.files.atomic import TEMPORARY_NAME
+from langchain_image_variation.files.listing import list_files
+from langchain_image_variation.server.store.answer_record import ANSWER_SUFFIX
+from langchain_image_variation.server.store.image_store import IMAGE_SUFFIX
 
-__all__ = ["StoredFile", "list_files", "oldest_first"]
+__all__ = ["StoredFile", "oldest_first", "server_files"]
 
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in (IMAGE_SUFFIX, ANSWER_SUFFIX))
 # The files that the server writes. It never touches any other file in the folder.
-_NAME = re.compile(r"[0-9a-f]{64}\.(?:png|answer)|" + TEMPORARY_NAME.pattern)
-_PART_SECONDS = 600.0
+_NAME = re.compile(rf"[0-9a-f]{{64}}(?:{_SUFFIXES})|{TEMPORARY_NAME.pattern}")
+_WRITING_SECONDS = 600.0
 """How many seconds writing a file may take."""
 _CLOCK_TOLERANCE = 600.0
 """How far the clock of a network drive may be ahead of this machine's, in seconds."""
@@ -32,11 +34,11 @@ class StoredFile(NamedTuple):
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it is being written. Empty files are answers in progress."""
-        return not self.length or self.path.suffix == ".part"
+        """Whether it is being written. An empty file is the record of an answer in progress."""
+        return not self.length or TEMPORARY_NAME.fullmatch(self.path.name) is not None
 
 
-def list_files(folder: Path, owner: int) -> Iterator[StoredFile]:
+def server_files(folder: Path, owner: int) -> Iterator[StoredFile]:
     """Yield the files that the server wrote.
 
     Args:
@@ -46,16 +48,12 @@ def list_files(folder: Path, owner: int) -> Iterator[StoredFile]:
     Raises:
         OSError: If the folder cannot be read.
     """
-    for path in folder.iterdir():
-        if _NAME.fullmatch(path.name):
-            # Another process may have removed it.
-            with suppress(FileNotFoundError):
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode) and status.st_uid == owner:
-                    # The mtime of a file that is being written is not its expiry yet.
-                    grace = _PART_SECONDS if path.suffix == ".part" else 0.0
-                    expiry = status.st_mtime + grace
-                    yield StoredFile(status.st_ctime, expiry, status.st_size, path)
+    for name, status in list_files(folder, _NAME.fullmatch):
+        if status.st_uid == owner:
+            # The mtime of a file that is being written is not its expiry yet.
+            grace = _WRITING_SECONDS if TEMPORARY_NAME.fullmatch(name) else 0.0
+            expiry = status.st_mtime + grace
+            yield StoredFile(status.st_ctime, expiry, status.st_size, folder / name)
 
 
 def oldest_first(files: Iterable[StoredFile], now: float) -> list[StoredFile]:

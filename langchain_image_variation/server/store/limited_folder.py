@@ -1,4 +1,4 @@
-"""The folder in which the server keeps files, limited by `max_bytes` and the disk."""
+"""The folder of a store: its files, limited by `max_bytes` and the disk, and its signing key."""
 
 import errno
 import hashlib
@@ -18,9 +18,9 @@ from pathlib import Path
 from langchain_image_variation.exceptions import OutputError
 from langchain_image_variation.files.atomic import atomic_write
 from langchain_image_variation.files.regular_file import open_regular_file
-from langchain_image_variation.server.store import IMAGE_SUFFIX, unavailable_error
-from langchain_image_variation.server.store_key import has_key, load_key
-from langchain_image_variation.server.stored_files import list_files, oldest_first
+from langchain_image_variation.server.store.folder_files import oldest_first, server_files
+from langchain_image_variation.server.store.folder_key import has_key, load_key
+from langchain_image_variation.server.store.image_store import IMAGE_SUFFIX, unavailable_error
 
 __all__ = ["LimitedFolder", "Reservation"]
 
@@ -43,7 +43,9 @@ class Reservation:
 
 
 class LimitedFolder:
-    """A folder that keeps files until they expire or it runs out of room.
+    """The folder of a store. It keeps files until they expire or it runs out of room.
+
+    It also keeps the key that signs URLs and answers, which all servers of the folder share.
 
     The mtime of each file is its expiry time, so servers with different settings can share a
     folder. Files are written atomically. Expired files are removed from time to time. If the files
@@ -226,7 +228,8 @@ class LimitedFolder:
         self._identity = _identity(self.path)
 
     def _has_images(self) -> bool:
-        return any(file.path.suffix == IMAGE_SUFFIX for file in list_files(self.path, self._owner))
+        files = server_files(self.path, self._owner)
+        return any(file.path.suffix == IMAGE_SUFFIX for file in files)
 
     def _check_folder(self) -> None:
         """If the folder was replaced, use the new one. If its key was removed, restore it.
@@ -325,7 +328,7 @@ class LimitedFolder:
             return 0
         self._check_folder()
         now, freed_bytes = time.time(), 0
-        files = oldest_first(list_files(self.path, self._owner), now)
+        files = oldest_first(server_files(self.path, self._owner), now)
         stored_bytes = sum(file.length for file in files)
         if length_to_free > stored_bytes:
             length_to_free = 0

@@ -15,7 +15,7 @@ from langchain_image_variation.exceptions import (
     ServiceUnavailableError,
 )
 from langchain_image_variation.images.png import MAX_PNG_BYTES
-from langchain_image_variation.server.answer_record import AnswerRecords
+from langchain_image_variation.server.store.answer_record import AnswerRecords
 
 __all__ = [
     "BYTES_PER_PIXEL",

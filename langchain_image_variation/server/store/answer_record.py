@@ -4,7 +4,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import NamedTuple, Protocol
 
-__all__ = ["AnswerRecord", "AnswerRecords", "RecordedAnswer"]
+__all__ = ["ANSWER_SUFFIX", "AnswerRecord", "AnswerRecords", "RecordedAnswer"]
+
+ANSWER_SUFFIX = ".answer"
+"""The suffix of the files of records, in each kind of store."""
 
 
 class RecordedAnswer(NamedTuple):
