@@ -3,7 +3,10 @@
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["AnswerResponse"]
+__all__ = ["FAILED_IMAGES_HEADER", "AnswerResponse"]
+
+FAILED_IMAGES_HEADER = "x-failed-images"
+"""How many of the requested images the answer lacks. Answers with all of them do not have it."""
 
 _PIECE_BYTES = 256 * 1024
 

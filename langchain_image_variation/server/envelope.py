@@ -32,6 +32,7 @@ from langchain_image_variation.server.paths import address_advice, path_in_app
 from langchain_image_variation.server.target import with_origin_form
 
 __all__ = [
+    "BILLED_KEY",
     "LOGGED_ID",
     "REQUEST_ID_KEY",
     "Envelope",
@@ -45,6 +46,8 @@ _LOGGER = logging.getLogger("langchain_image_variation.server")
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
 LOGGED_ID = re.compile(rb"[!-~]{1,128}")
 """The IDs of clients and upstreams that are logged. Others could be long, or garble the log."""
+BILLED_KEY = "may_be_billed"
+"""Set to True in the state of requests for which a hosted engine was called."""
 REQUEST_ID_KEY = "image_variation_request_id"
 """Set in the state of requests that already have an ID, such as one of Ray Serve."""
 
@@ -178,7 +181,11 @@ async def error_response(request: Request, error: ImageVariationError) -> Respon
     elif error.status_code > 500:
         line = {"request_id": request.state.request_id, "error": str(error)}
         _LOGGER.warning("request %(request_id)s failed: %(error)s", line)
-    return error_answer(error)
+    response = error_answer(error)
+    if error.status_code in (500, 502, 504) and getattr(request.state, BILLED_KEY, False):
+        # Otherwise SDKs repeat the request at once. The engine has repeated what costs nothing.
+        response.headers["x-should-retry"] = "false"
+    return response
 
 
 async def routing_error_response(request: Request, error: HTTPException) -> Response:

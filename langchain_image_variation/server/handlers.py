@@ -2,9 +2,10 @@
 
 import asyncio
 import base64
+import logging
 import time
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from urllib.parse import quote
 
@@ -23,25 +24,29 @@ from langchain_image_variation.contract import (
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import ProgressListener
-from langchain_image_variation.engines.failed_images import finished_images
-from langchain_image_variation.engines.traits import engine_identity, option_value, with_options
+from langchain_image_variation.engines.traits import (
+    engine_base_url,
+    engine_identity,
+    option_value,
+    with_options,
+)
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     EngineError,
     ExpiredURLError,
-    InvalidImageError,
+    ImageVariationError,
     ModelNotFoundError,
     NotFoundError,
     PermissionDeniedError,
     excerpt,
 )
-from langchain_image_variation.images.pixels import as_png
-from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server.access import Access
-from langchain_image_variation.server.answer_response import AnswerResponse
+from langchain_image_variation.server.answer_response import FAILED_IMAGES_HEADER, AnswerResponse
 from langchain_image_variation.server.clients import client_of
 from langchain_image_variation.server.disconnect import cancel_on_disconnect, cancel_without_waiting
 from langchain_image_variation.server.draining import refuse_while_draining
+from langchain_image_variation.server.engine_images import count_missing_images, read_pngs
+from langchain_image_variation.server.envelope import BILLED_KEY
 from langchain_image_variation.server.file_response import ImageFileResponse
 from langchain_image_variation.server.form import VariationForm, max_body_length, read_form
 from langchain_image_variation.server.idempotency import DAY, MAX_ANSWER_BYTES, Idempotency
@@ -55,6 +60,8 @@ from langchain_image_variation.server.upload_memory import UploadMemory
 from langchain_image_variation.server.upstream import Upstream
 
 __all__ = ["Handlers"]
+
+_LOGGER = logging.getLogger("langchain_image_variation.server")
 
 # The body of the vendor's storage. Clients look for these words.
 _EXPIRED = (
@@ -140,7 +147,11 @@ class Handlers:
             self._upload_memory.shrink(reservation, len(form.request.image.data))
             self._check_capacity(request, client)
             body = await self._answer(request, form, client)
-        return AnswerResponse(body)
+        response = AnswerResponse(body)
+        missing_count = count_missing_images(body, form.request)
+        if missing_count:
+            response.headers[FAILED_IMAGES_HEADER] = str(missing_count)
+        return response
 
     async def _answer(self, request: Request, form: VariationForm, client: str) -> bytes:
         """Return the body of the answer to a valid form."""
@@ -162,7 +173,7 @@ class Handlers:
                 seconds=seconds,
             ) as answer:
                 if answer.body is None:
-                    work = self._take_turn(form, self._base_url(request), progress, client)
+                    work = self._take_turn(request, form, progress, client)
                     # If the client disconnects, this task ends at once. The work keeps its turn
                     # until the engine stops.
                     answer.body = await cancel_without_waiting(work)
@@ -237,17 +248,31 @@ class Handlers:
         return JSONResponse({**self._openapi, "servers": [{"url": url or "/"}]})
 
     async def _take_turn(
-        self, form: VariationForm, base_url: str, progress: ProgressListener, client: str
+        self, request: Request, form: VariationForm, progress: ProgressListener, client: str
     ) -> bytes:
         """Wait for a turn, call the engine and return the body of the answer."""
         engine = with_options(self._engine, form.options)
+        is_hosted = engine_base_url(engine) is not None
+        failures: list[ImageVariationError] = []
         async with (
             self._turns.turn(client, form.request.image.side**2),
             self._reserve_room(form.request),
         ):
-            response = await self._call_engine(engine, form.request, progress)
-            with cancel_after():
-                return await asyncio.to_thread(self._build_body, response, form.request, base_url)
+            setattr(request.state, BILLED_KEY, is_hosted)
+            try:
+                response = await self._call_engine(engine, form.request, progress)
+                pngs = read_pngs(
+                    response, form.request.side, is_hosted=is_hosted, failures=failures
+                )
+                build_body = partial(self._build_body, pngs, form.request, self._base_url(request))
+                with cancel_after():
+                    body = await asyncio.to_thread(build_body)
+            except (AuthenticationError, NotFoundError, PermissionDeniedError) as error:
+                # These errors are about the hosted engine's key or address, not our client's.
+                raise EngineError("The engine is not set up correctly.") from error
+        if failures:
+            self._report_failures(request.state.request_id, form.request.n, failures)
+        return body
 
     def _reserve_room(
         self, request: CreateImageVariationRequest
@@ -264,31 +289,31 @@ class Handlers:
         progress: ProgressListener,
     ) -> ImagesResponse:
         engine_request = request.model_copy(update={"response_format": "b64_json"})
-        try:
-            return await call_engine_async(
-                engine, engine_request, progress=progress, wait_when_cancelled=True
-            )
-        except (AuthenticationError, NotFoundError, PermissionDeniedError) as error:
-            # These errors are about the hosted engine's key or address, not our client's.
-            raise EngineError("The engine is not set up correctly.") from error
+        return await call_engine_async(
+            engine, engine_request, progress=progress, wait_when_cancelled=True
+        )
 
     def _build_body(
-        self, response: ImagesResponse, request: CreateImageVariationRequest, base_url: str
+        self, pngs: Iterable[bytes], request: CreateImageVariationRequest, base_url: str
     ) -> bytes:
-        """Return the body for an engine's response: each image as a PNG of the requested size.
-
-        Images that failed are left out, because the others may be paid for.
-
-        Raises:
-            ImageVariationError: If all images failed, or one of them cannot be decoded.
-        """
-        pngs = (_resized_png(image.read(), request.side) for image in finished_images(response))
+        """Return the body of the answer with these images."""
         if request.response_format == "url":
             names = self._store.add_all(pngs)
             images = [Image(url=f"{base_url}/files/{name}") for name in names]
         else:
             images = [Image(b64_json=base64.b64encode(png).decode("ascii")) for png in pngs]
         return ImagesResponse(created=int(time.time()), data=images).to_json().encode()
+
+    def _report_failures(
+        self, request_id: str, n: int, failures: Sequence[ImageVariationError]
+    ) -> None:
+        """Tell the operator about images that an answer lacks, and why the first one failed."""
+        self._metrics.count_failed_images(len(failures))
+        line = {"request_id": request_id, "failed": len(failures), "n": n}
+        _LOGGER.warning(
+            "request %(request_id)s: %(failed)s of %(n)s images failed: %(error)s",
+            {**line, "error": str(failures[0])},
+        )
 
     def _check_capacity(self, request: Request, client: str) -> None:
         """Refuse a request that cannot be served now, before it takes any memory."""
@@ -326,11 +351,3 @@ def _root_path(request: Request) -> str:
     """Return the path below which the app is mounted or proxied, without a final slash."""
     # `request.base_url` leaves out the path of a `Mount`.
     return quote(request.scope.get("root_path", "").rstrip("/"))
-
-
-def _resized_png(data: bytes, side: int) -> bytes:
-    """Return an engine's image as a PNG of this side. If it already is one, it is not decoded."""
-    with suppress(InvalidImageError):
-        if SquarePNG(data).side == side:
-            return data
-    return as_png(data, (side, side))[0]

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: requests by path and status, their durations, and the queue."""
+"""Metrics for Prometheus: requests by path and status, durations, failed images, and the queue."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -28,6 +28,11 @@ class Metrics:
             ("path",),
             registry=self._registry,
         )
+        self._failed_images = Counter(
+            "image_variation_failed_images",
+            "Images that answers with other images lack.",
+            registry=self._registry,
+        )
         for name, description in (
             ("running", "Engine calls in progress."),
             ("waiting", "Requests that wait for the engine."),
@@ -46,6 +51,10 @@ class Metrics:
         label = next((p for p in _LABELS if path == p or path.startswith(f"{p}/")), "other")
         self._requests.labels(label, status or 499).inc()
         self._seconds.labels(label).observe(seconds)
+
+    def count_failed_images(self, number: int) -> None:
+        """Count images that an answer lacks."""
+        self._failed_images.inc(number)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

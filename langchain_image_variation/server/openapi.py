@@ -10,6 +10,7 @@ from langchain_image_variation.contract import (
     VARIATIONS_PATH,
     CreateImageVariationRequest,
 )
+from langchain_image_variation.server.answer_response import FAILED_IMAGES_HEADER
 from langchain_image_variation.server.form import MAX_DIGITS
 from langchain_image_variation.server.idempotency import MAX_KEY_LENGTH
 from langchain_image_variation.server.paths import PATHS
@@ -145,6 +146,10 @@ def _create_variation() -> dict[str, Any]:
                     "x-request-id": {"schema": _TEXT},
                     "openai-processing-ms": {"schema": _WHOLE},
                     "openai-version": {"schema": _TEXT},
+                    FAILED_IMAGES_HEADER: {
+                        "schema": {"type": "integer", "minimum": 1},
+                        "description": "How many of the n images failed and are not in data.",
+                    },
                 },
                 "content": _json("ImagesResponse"),
             },

@@ -35,6 +35,15 @@ _EXIT_CHECK = 0.1
 _CANCEL_SECONDS = 5
 """How long requests may take to end once their connections are closed."""
 
+_MAX_PORT = 65_535
+_OTHER_HOST = "Pass --host 127.0.0.1 for this machine only, or 0.0.0.0 for all its addresses."
+_NEXT_STEPS = {
+    errno.EADDRINUSE: "Stop the program that uses it, or choose another --port.",
+    errno.EACCES: "Choose a --port from 1024 to 65535, which any user may open.",
+    **dict.fromkeys((0, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL), _OTHER_HOST),
+}
+"""What to do if the server cannot listen, by the number of the error. 0 is an unknown host."""
+
 
 class LimitedServer(uvicorn.Server):
     """Closes connections whose clients are idle.
@@ -256,26 +265,25 @@ def listen(host: str, port: int) -> socket.socket:
         port: The port to listen on. 0 takes a free one.
 
     Raises:
-        InvalidRequestError: If the host is empty, or the server cannot listen on that address.
+        InvalidRequestError: If the host is empty, if the port is out of range, or if the server
+            cannot listen on that address.
     """
     if not host:
         raise InvalidRequestError(
             "host must not be empty. Use 0.0.0.0 to listen on all addresses of this machine."
         )
+    if not 0 <= port <= _MAX_PORT:
+        raise InvalidRequestError(f"port must be from 0 to {_MAX_PORT}, got {port}.")
     host = host.removeprefix("[").removesuffix("]") if ":" in host else host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None)
+    except OSError as error:
         # A failed lookup of a host name has its own error numbers, which are negative.
-        reason = os.strerror(number) if number and number > 0 else "no such address or port"
-        way_out = (
-            " Stop the program that uses it, or choose another --port."
-            if number == errno.EADDRINUSE
-            else ""
-        )
-        raise InvalidRequestError(f"Cannot listen on {host}:{port}: {reason}.{way_out}") from None
+        number = max(error.errno or 0, 0)
+        reason = os.strerror(number) if number else "no such address"
+        message = f"Cannot listen on {host}:{port}: {reason}. {_NEXT_STEPS.get(number, '')}"
+        raise InvalidRequestError(message.rstrip()) from None
     # Connections inherit this. asyncio sets it only for sockets that name their protocol. Without
     # it, the body of an answer waits until the client has acknowledged the head, 40 ms on Linux.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

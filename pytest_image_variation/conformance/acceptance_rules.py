@@ -66,7 +66,10 @@ def _check_count(probe: ServerProbe, n: int) -> None:
     probe.require_service()
     response = probe.variation(n=str(n)).require_success()
     entries = len(response.entries)
-    response.require(entries == n, lambda: f"{entries} entries: {response}")
+    # Our own server sends this header.
+    failed = response.headers.get("x-failed-images", "")
+    hint = f" (X-Failed-Images: {failed})" if failed.isdigit() else ""
+    response.require(entries == n, lambda: f"{entries} entries{hint}: {response}")
 
 
 RULES: tuple[Rule[ServerProbe], ...] = (

@@ -383,3 +383,11 @@ def test_short_lived_url_can_be_checked() -> None:
     for id in ("url-read", "url-again", "accept-user", "url-signed", "url-part"):
         SERVER_RULES[id].check(probe)
     assert len(urls) > 1
+
+
+def test_failed_images_are_a_hint() -> None:
+    """If a server says that images failed, the violation of their number says so."""
+    content = {"created": 1, "data": [{"url": "https://images.example/a.png"}]}
+    server = constant_server(content, x_failed_images="1")
+    assert violation_of("n-two", server).startswith("1 entries (X-Failed-Images: 1): 200")
+    assert violation_of("n-two", constant_server(content)).startswith("1 entries: 200")

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -546,7 +547,24 @@ def test_an_empty_host_is_refused() -> None:
             listen("[::1]", 0).close()
         except InvalidRequestError as error:
             # This machine has no IPv6.
-            assert "no such address or port" not in str(error)
+            assert "no such address" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "next_step"),
+    [
+        ("203.0.113.1", 0, "--host 127.0.0.1"),
+        ("nowhere.invalid", 0, "--host 127.0.0.1"),
+        ("127.0.0.1", 65_536, "port must be from 0 to 65535, got 65536"),
+        ("127.0.0.1", -1, "port must be from 0 to 65535, got -1"),
+    ],
+)
+def test_an_address_that_cannot_be_used_has_a_next_step(
+    host: str, port: int, next_step: str
+) -> None:
+    """The error for a host or a port that the server cannot use says what to pass instead."""
+    with pytest.raises(InvalidRequestError, match=re.escape(next_step)):
+        listen(host, port)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`RemoteEngine`: an engine whose calls go to the replicas of a deployment."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +18,7 @@ from ray.serve.exceptions import (
     RayServeException,
 )
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.context import (
     Progress,
     ProgressListener,
@@ -173,7 +174,8 @@ class RemoteEngine:
     async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return the variations that a replica makes.
 
-        If the replica dies, another one gets the request, unless a call may cost money.
+        If the replica dies, another one gets the request, unless a call may cost money. If an image
+        failed, reading it raises the error.
 
         Raises:
             EngineConnectionError: If the replica died.
@@ -197,7 +199,17 @@ class RemoteEngine:
                     ) from error
         if isinstance(outcome, ImageVariationError):
             raise outcome
-        return ImagesResponse.from_pngs(outcome, response_format="b64_json")
+        return ImagesResponse(created=int(time.time()), data=[_image(item) for item in outcome])
+
+
+def _image(outcome: bytes | ImageVariationError) -> Image:
+    """Return an image with this file, or one that raises this error when it is read."""
+    image = Image()
+    if isinstance(outcome, ImageVariationError):
+        image.set_failure(outcome)
+    else:
+        image.b64_json = base64.b64encode(outcome).decode("ascii")
+    return image
 
 
 def _relay(reporter: ProgressReporter) -> ProgressListener:

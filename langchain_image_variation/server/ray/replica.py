@@ -9,10 +9,9 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError
 
 from langchain_image_variation.cancellation import cancel_after
-from langchain_image_variation.contract import CreateImageVariationRequest
+from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.call import call_engine_async
 from langchain_image_variation.engines.context import Progress, ProgressListener
-from langchain_image_variation.engines.failed_images import finished_images
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.traits import close_engine, plan_download, with_options
 from langchain_image_variation.error_translation import portable_error
@@ -30,8 +29,8 @@ CALLER_CHECK_SECONDS = 1.0
 """Seconds between two checks that the caller of a running call is alive. A check is one small
 message."""
 
-Outcome: TypeAlias = list[bytes] | ImageVariationError
-"""The files of the variations, or why there are none."""
+Outcome: TypeAlias = list[bytes | ImageVariationError] | ImageVariationError
+"""The file of each variation or why there is none, or why the call failed."""
 Report: TypeAlias = Progress | Outcome | None
 """What a replica sends: None at the start, then perhaps progress, and the outcome at the end."""
 
@@ -107,13 +106,23 @@ class EngineReplica:
                 engine, request, progress=progress, wait_when_cancelled=True
             )
             with cancel_after():
-                images = finished_images(response)
-                return await asyncio.to_thread(lambda: [image.read() for image in images])
+                return await asyncio.to_thread(_read_images, response)
         except ImageVariationError as error:
             if error.__cause__ is not None:
                 # The cause does not leave this process.
                 _LOGGER.error("A call of the engine failed.", exc_info=error.__cause__)
             return portable_error(error)
+
+
+def _read_images(response: ImagesResponse) -> list[bytes | ImageVariationError]:
+    """Return the file of each image, or an error that can be pickled if it cannot be read."""
+    outcomes: list[bytes | ImageVariationError] = []
+    for image in response.data:
+        try:
+            outcomes.append(image.read())
+        except ImageVariationError as error:
+            outcomes.append(portable_error(error))
+    return outcomes
 
 
 async def _wait_for_death(actor: ActorHandle) -> None:

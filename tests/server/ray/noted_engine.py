@@ -92,6 +92,8 @@ class Noted:
         seeds = range(self.seed, self.seed + request.n)
         colors = [hashlib.sha256(f"{request.image.sha256} {seed}".encode()) for seed in seeds]
         pngs = [_flat_png(request.side, tuple(color.digest()[:3])) for color in colors]
+        if request.user == "small":
+            pngs[-1] = _flat_png(64, (1, 2, 3))
         self.note("finished")
         return ImagesResponse.from_pngs(pngs, response_format="b64_json", seeds=seeds)
 '''

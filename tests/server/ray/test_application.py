@@ -80,6 +80,14 @@ def test_internals_stay_in_the_log(address: str, deployed: RayServe, user: str) 
     wait_until(has_traceback)
 
 
+def test_a_wrong_image_is_named_in_the_log(address: str, deployed: RayServe) -> None:
+    """If one of two images has the wrong size, the request fails, and the log names the image."""
+    answer = post(address, n="2", user="small")
+    assert answer.status_code == 500
+    fault = "Noted.create_variation returned image 2 of 2 with 64x64 pixels for size=256x256"
+    wait_until(lambda: fault in deployed.read_logs_of_servers())
+
+
 def test_the_id_of_the_client_is_the_requests(address: str) -> None:
     """A client's own X-Request-ID comes back once, unless the log could not show it."""
     url = f"{address}/healthz"
