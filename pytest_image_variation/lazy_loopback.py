@@ -14,7 +14,7 @@ from pytest_image_variation.marker import fail
 
 if TYPE_CHECKING:
     from pytest_image_variation.loopback import Loopback
-    from pytest_image_variation.loopback_view import View
+    from pytest_image_variation.loopback_session import LoopbackSession
 
 __all__ = ["LazyLoopback", "bypass_proxy"]
 
@@ -28,7 +28,7 @@ class LazyLoopback:
         self._start = start
         self._server: Loopback | None = None
 
-    def view(self) -> AbstractContextManager[View]:
+    def view(self) -> AbstractContextManager[LoopbackSession]:
         """Give one test its own base URL while the block runs."""
         if self._server is None:
             self._server = self._try_start()

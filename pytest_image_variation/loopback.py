@@ -1,7 +1,7 @@
 """The real app on 127.0.0.1, in a thread.
 
-One server serves any number of tests at once. Each test has its own `View` at its own base URL, so
-no test sees the faults or requests of another.
+One server serves any number of tests at once. Each test has its own `LoopbackSession` at its own
+base URL, so no test sees the faults or requests of another.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from langchain_image_variation.error_response import ErrorResponse
 from langchain_image_variation.exceptions import PermissionDeniedError
 from langchain_image_variation.server.access import Access
 from pytest_image_variation.expectations import UnexpectedRequest
-from pytest_image_variation.loopback_view import Apps, View, refuse_unexpected
+from pytest_image_variation.loopback_session import Apps, LoopbackSession, refuse_unexpected
 
 __all__ = ["Loopback"]
 
@@ -54,7 +54,7 @@ class Loopback:
         self._folder = TemporaryDirectory(prefix="image-variation-")
         self._apps = Apps(Path(self._folder.name))
         self._access = Access(api_key=None, public_url=None)
-        self._views: dict[str, View] = {}
+        self._views: dict[str, LoopbackSession] = {}
         try:
             self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         except BaseException:
@@ -74,10 +74,10 @@ class Loopback:
             raise OSError("The loopback server did not start. See uvicorn's log for the reason.")
 
     @contextmanager
-    def view(self) -> Iterator[View]:
+    def view(self) -> Iterator[LoopbackSession]:
         """Give one test its own base URL while the block runs."""
         key = secrets.token_hex(4)
-        view = View(self._apps, f"http://127.0.0.1:{self._port}/{key}/v1")
+        view = LoopbackSession(self._apps, f"http://127.0.0.1:{self._port}/{key}/v1")
         self._views[key] = view
         try:
             yield view

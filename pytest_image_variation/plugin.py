@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         ImageVariationTool,
     )
     from pytest_image_variation.live_session import LiveSession
-    from pytest_image_variation.loopback_view import View
+    from pytest_image_variation.loopback_session import LoopbackSession
     from pytest_image_variation.replay import Replay
 
 __all__: list[str] = []
@@ -106,7 +106,9 @@ def image_variation_loopback() -> Iterator[LazyLoopback]:
 
 
 @pytest.fixture
-def image_variation_server(request: pytest.FixtureRequest) -> Iterator[View | LiveSession]:
+def image_variation_server(
+    request: pytest.FixtureRequest,
+) -> Iterator[LoopbackSession | LiveSession]:
     """A validating server on 127.0.0.1, for this test only.
 
     It responds as the vendor's server did. It has `base_url`, `api_key`, `journal`,
@@ -148,9 +150,9 @@ def _image_variation_marker(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def image_variation_env(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> View | Replay | LiveSession:
+) -> LoopbackSession | Replay | LiveSession:
     """Sets `OPENAI_BASE_URL` and `OPENAI_API_KEY` to the test's cassettes or server."""
-    session: View | Replay | LiveSession = session_of(request)
+    session: LoopbackSession | Replay | LiveSession = session_of(request)
     monkeypatch.setenv("OPENAI_BASE_URL", session.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", session.api_key)
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):

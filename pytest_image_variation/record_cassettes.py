@@ -26,7 +26,7 @@ try:
     from langchain_image_variation.images.pixels import open_image
     from pytest_image_variation import samples
     from pytest_image_variation.loopback import Loopback
-    from pytest_image_variation.loopback_view import View
+    from pytest_image_variation.loopback_session import LoopbackSession
     from pytest_image_variation.replay import BASE_URL
     from pytest_image_variation.scenarios import SCENARIOS, Scenario
     from pytest_image_variation.vcr_settings import cassette_dir
@@ -98,7 +98,7 @@ def have_equal_meaning(first: str, second: str) -> bool:
     return first == second or _meaning(yaml.safe_load(first)) == _meaning(yaml.safe_load(second))
 
 
-def _record_scenario(scenario: Scenario, view: View, client: httpx.Client) -> str:
+def _record_scenario(scenario: Scenario, view: LoopbackSession, client: httpx.Client) -> str:
     view.scenario(scenario.name)
     normalizer = _Normalizer(scenario.name, view)
     persister = _TextPersister()
@@ -130,7 +130,7 @@ def _head(name: str) -> bytes:
     return f"scenario: {name}\norigin: {_ORIGIN}\n".encode()
 
 
-def _request(scenario: Scenario, view: View) -> httpx.Request:
+def _request(scenario: Scenario, view: LoopbackSession) -> httpx.Request:
     if scenario.sample == "oversized_png":
         image: bytes | None = samples.oversized_png()
     else:
@@ -180,7 +180,7 @@ class _TextPersister:
 class _Normalizer:
     """Replaces values that differ from one recording to the next."""
 
-    def __init__(self, name: str, view: View) -> None:
+    def __init__(self, name: str, view: LoopbackSession) -> None:
         self._name = name
         self._root = view.base_url.removesuffix("/v1")
         self._images: list[str] = []

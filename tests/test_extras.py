@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from langchain_image_variation.exceptions import install_command
-from pytest_image_variation.loopback_view import View
+from pytest_image_variation.loopback_session import LoopbackSession
 
 ROOT = Path(__file__).parents[1]
 # Python code that runs pytest without the plugins that the root conftest.py loads. Their modules
@@ -60,7 +60,7 @@ def test_tests_of_a_missing_extra_are_skipped() -> None:
 
 
 @pytest.mark.slow
-def test_the_kit_runs_without_the_extra_test(image_variation_server: View) -> None:
+def test_the_kit_runs_without_the_extra_test(image_variation_server: LoopbackSession) -> None:
     """The documented command checks a server from a checkout with `[pytest,server]` alone."""
     result = run_pytest(
         *("--pyargs", "pytest_image_variation.conformance", "-m", "image_variation_may"),

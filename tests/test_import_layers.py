@@ -88,7 +88,7 @@ PLUGIN = {
     "session": (3, set[str]()),
     "vcr_settings": (3, set[str]()),
     "live_session": (4, {"httpx", "pytest", "vcr"}),
-    "loopback_view": (4, {"starlette"}),
+    "loopback_session": (4, {"starlette"}),
     "replay": (4, {"httpx", "vcr"}),
     "loopback": (5, {"starlette", "uvicorn"}),
     "marker": (5, {"pytest"}),
@@ -210,6 +210,13 @@ def test_the_map_names_paths_that_exist() -> None:
     state = text.partition("`app.state` holds")[2].partition("\n\n")[0]
     app = (ROOT / OURS[0] / "server" / "app.py").read_text("utf-8")
     assert set(re.findall(r"`(\w+)`", state)) == set(re.findall(r"app\.state\.(\w+) =", app))
+
+
+def test_the_client_knows_no_service() -> None:
+    """`hosted/services` is built on the other modules of its room, and they do not import it."""
+    folder = ROOT / OURS[0] / "hosted"
+    names = {name for path in folder.glob("*.py") for name in imported_names(path)}
+    assert not [name for name in names if name.startswith(f"{OURS[0]}.hosted.services")]
 
 
 def test_the_contract_has_one_path_per_name() -> None:

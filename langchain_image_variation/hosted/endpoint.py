@@ -75,6 +75,9 @@ class Endpoint:
     """The environment variable of the key, for errors."""
     address_hint: str = "It usually ends in /v1."
     """A sentence about `base_url`, for errors."""
+    service_host: str | None = None
+    """The host of the service that the engine is for. The user is not the one who runs it, so if it
+    cannot be reached, the cause is the network."""
     honors_idempotency_key: bool = True
     """Whether the server may recognize a request that is sent again, and bill it only once."""
 
@@ -95,6 +98,7 @@ class Endpoint:
         default_query: Parameters | None = None,
         key_variable: str = "OPENAI_API_KEY",
         address_hint: str = "It usually ends in /v1.",
+        service_host: str | None = None,
         honors_idempotency_key: bool = True,
     ) -> "Endpoint":
         """Return an endpoint with these settings, after checking them.
@@ -122,6 +126,7 @@ class Endpoint:
             ),
             key_variable=key_variable,
             address_hint=address_hint,
+            service_host=service_host,
             honors_idempotency_key=honors_idempotency_key,
         )
 
@@ -189,7 +194,7 @@ class Endpoint:
         Raises:
             ImageVariationError: See `ImageVariationClient.create_variation`.
         """
-        return self.call(
+        return self.send(
             "POST",
             path,
             Answer.images,
@@ -200,7 +205,7 @@ class Endpoint:
             files={"image": ("image.png", image, "image/png")},
         )
 
-    def call(
+    def send(
         self,
         method: str,
         path: str,
@@ -346,7 +351,7 @@ class Endpoint:
                     f"cannot be reached through the proxy in {proxy_variable}; is that address "
                     "right, and is the proxy running?"
                 )
-            if reason is None and host in _SERVICE_HOSTS:
+            if reason is None and host == self.service_host:
                 reason = "cannot be reached. Check the network, and the proxy in HTTPS_PROXY."
             return EngineConnectionError(f"{host} {reason or _NOT_REACHED}")
         if isinstance(error, httpx.RequestError):
@@ -359,9 +364,6 @@ class Endpoint:
             f"http_client fail ({type(error).__name__})?"
         )
 
-
-_SERVICE_HOSTS = ("api.openai.com", "api.replicate.com", "external.api.recraft.ai", "queue.fal.run")
-"""Hosts that run, so that a user who cannot reach them has a problem with the network."""
 
 _NOT_REACHED = "cannot be reached; is the server running, and is base_url right?"
 

@@ -53,7 +53,7 @@ MAX_PROMPT = 32_000
 
 InputFidelity = Literal["low", "high"]
 
-_VENDOR = "https://api.openai.com/v1"
+_VENDOR_HOST = "api.openai.com"
 _PATH = "/images/edits"
 _SIDE = 1024  # The smallest square that the models make.
 _FIDELITIES: dict[str, tuple[str, ...]] = {
@@ -121,7 +121,7 @@ class GptImageEngine:
         api_key = settings.check_key(api_key, "OPENAI_API_KEY")
         self._n_per_call = check_whole_number("n_per_call", n_per_call, 1, MAX_N)
         if base_url is None:
-            base_url = settings.read_environment("OPENAI_BASE_URL") or _VENDOR
+            base_url = settings.read_environment("OPENAI_BASE_URL") or f"https://{_VENDOR_HOST}/v1"
         self._endpoint = Endpoint.from_settings(
             base_url=base_url,
             api_key=api_key,
@@ -132,8 +132,9 @@ class GptImageEngine:
             max_answer_bytes=max_answer_bytes,
             max_retries=max_retries,
             resend_lost=resend_lost,
+            service_host=_VENDOR_HOST,
         )
-        if not api_key and self._endpoint.base_url.host == "api.openai.com":
+        if not api_key and self._endpoint.base_url.host == _VENDOR_HOST:
             raise AuthenticationError(
                 "The vendor's server needs a key: pass api_key or set OPENAI_API_KEY."
             )

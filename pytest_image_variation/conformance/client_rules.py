@@ -1,13 +1,13 @@
 """Rules about clients: what they send, and how they handle responses."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pytest_image_variation.conformance.client_probe import ALWAYS, Call, ClientProbe
 from pytest_image_variation.conformance.images import make_image
 from pytest_image_variation.conformance.returned_image import ReturnedImage
-from pytest_image_variation.conformance.rule import Level, Rule, Violation, skip
+from pytest_image_variation.conformance.rule import Rule, Violation, skip
 from pytest_image_variation.forms import Part, SentImage
 
 __all__ = ["RULES"]
@@ -113,11 +113,11 @@ def _check_key_in_downloads(probe: ClientProbe) -> None:
 # Failures...
 
 
-def _raises(fault: str) -> Callable[[ClientProbe], None]:
+def _raises(id: str, fault: str, response: str) -> Rule[ClientProbe]:
     def check(probe: ClientProbe) -> None:
         probe.require_error(fault)
 
-    return check
+    return Rule(id, "MUST", f"The client raises an error for {response}.", check)
 
 
 def _check_error_for_expired_url(probe: ClientProbe) -> None:
@@ -126,13 +126,14 @@ def _check_error_for_expired_url(probe: ClientProbe) -> None:
         skip("The client downloaded no URL; see client-url.")
 
 
-def _sends_once(fault: str) -> Callable[[ClientProbe], None]:
+def _sends_once(id: str, fault: str) -> Rule[ClientProbe]:
     def check(probe: ClientProbe) -> None:
         call = probe.call(fault=fault, times=ALWAYS, **_SMALL)
         if len(call.posts) != 1:
             raise Violation(f"it was sent {len(call.posts)} times")
 
-    return check
+    text = f"The client does not retry a refused request: {fault.replace('_', ' ')}."
+    return Rule(id, "MUST", text, check)
 
 
 def _retries(fault: str) -> Callable[[ClientProbe], None]:
@@ -174,35 +175,6 @@ def _check_concurrency(probe: ClientProbe) -> None:
         calls = list(pool.map(lambda n: probe.call(n=n, **_SMALL), counts))
     for n, call in zip(counts, calls, strict=True):
         _require_all_images(call, n)
-
-
-def _faults() -> Iterator[Rule[ClientProbe]]:
-    faults: tuple[tuple[str, str], ...] = (
-        ("wrong_key", "a 401"),
-        ("content_refused", "a 400 for the content of the image"),
-        ("budget_exhausted", "a 400 for an exhausted budget"),
-        ("rate_limit", "a 429 that does not end"),
-        ("server_error", "a 500 that does not end"),
-        ("gateway_timeout", "a 504 with an HTML page"),
-        ("cut_body", "an incomplete response"),
-        ("garbage_body", "a response that is not JSON"),
-        ("endpoint_removed", "the empty 404 of a server without image variations"),
-    )
-    for name, response in faults:
-        id = f"client-raises-{name.replace('_', '-')}"
-        yield Rule(id, "MUST", f"The client raises an error for {response}.", _raises(name))
-    for name in ("wrong_key", "content_refused", "budget_exhausted"):
-        id = f"client-once-{name.replace('_', '-')}"
-        text = f"The client does not retry a refused request: {name.replace('_', ' ')}."
-        yield Rule(id, "MUST", text, _sends_once(name))
-    retries: tuple[tuple[str, Level, str], ...] = (
-        ("rate_limit", "SHOULD", "The client retries a 429 after the delay in its headers."),
-        ("server_error", "SHOULD", "The client retries a 500."),
-        ("unavailable", "SHOULD", "The client retries a 503 after the delay in its headers."),
-        ("image_rate_limit", "MAY", "The client retries a 429 with the delay only in its message."),
-    )
-    for name, level, text in retries:
-        yield Rule(f"client-again-{name.replace('_', '-')}", level, text, _retries(name))
 
 
 RULES: tuple[Rule[ClientProbe], ...] = (
@@ -257,7 +229,45 @@ RULES: tuple[Rule[ClientProbe], ...] = (
         "It does not send the key to the URL of an image.",
         _check_key_in_downloads,
     ),
-    *_faults(),
+    _raises("client-raises-wrong-key", "wrong_key", "a 401"),
+    _raises(
+        "client-raises-content-refused", "content_refused", "a 400 for the content of the image"
+    ),
+    _raises("client-raises-budget-exhausted", "budget_exhausted", "a 400 for an exhausted budget"),
+    _raises("client-raises-rate-limit", "rate_limit", "a 429 that does not end"),
+    _raises("client-raises-server-error", "server_error", "a 500 that does not end"),
+    _raises("client-raises-gateway-timeout", "gateway_timeout", "a 504 with an HTML page"),
+    _raises("client-raises-cut-body", "cut_body", "an incomplete response"),
+    _raises("client-raises-garbage-body", "garbage_body", "a response that is not JSON"),
+    _raises(
+        "client-raises-endpoint-removed",
+        "endpoint_removed",
+        "the empty 404 of a server without image variations",
+    ),
+    _sends_once("client-once-wrong-key", "wrong_key"),
+    _sends_once("client-once-content-refused", "content_refused"),
+    _sends_once("client-once-budget-exhausted", "budget_exhausted"),
+    Rule(
+        "client-again-rate-limit",
+        "SHOULD",
+        "The client retries a 429 after the delay in its headers.",
+        _retries("rate_limit"),
+    ),
+    Rule(
+        "client-again-server-error", "SHOULD", "The client retries a 500.", _retries("server_error")
+    ),
+    Rule(
+        "client-again-unavailable",
+        "SHOULD",
+        "The client retries a 503 after the delay in its headers.",
+        _retries("unavailable"),
+    ),
+    Rule(
+        "client-again-image-rate-limit",
+        "MAY",
+        "The client retries a 429 with the delay only in its message.",
+        _retries("image_rate_limit"),
+    ),
     Rule(
         "client-raises-url-expired",
         "MUST",

@@ -93,14 +93,14 @@ def _check_other_keys(probe: ServerProbe) -> None:
     response.require(not others, lambda: f"the body also has {response.quote(others)}")
 
 
-def _names_param(param: str, value: str) -> Rule[ServerProbe]:
+def _names_param(id: str, param: str, value: str) -> Rule[ServerProbe]:
     def check(probe: ServerProbe) -> None:
         response = _refusal_of(probe, **{param: value})
         actual = response.parsed_error.param
         response.require(actual == param, lambda: f"param is {response.quote(actual)}")
 
     text = f"The error for an illegal {param} names it in param."
-    return Rule(f"error-param-{param.replace('_', '-')}", "SHOULD", text, check)
+    return Rule(id, "SHOULD", text, check)
 
 
 def _check_param_of_image(probe: ServerProbe) -> None:
@@ -190,9 +190,9 @@ RULES: tuple[Rule[ServerProbe], ...] = (
         "The body of an error has nothing but the error.",
         _check_other_keys,
     ),
-    _names_param("n", "99"),
-    _names_param("size", "640x480"),
-    _names_param("response_format", "jpeg"),
+    _names_param("error-param-n", "n", "99"),
+    _names_param("error-param-size", "size", "640x480"),
+    _names_param("error-param-response-format", "response_format", "jpeg"),
     Rule(
         "error-param-image",
         "SHOULD",

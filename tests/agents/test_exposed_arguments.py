@@ -21,10 +21,10 @@ from langchain_image_variation.agents.announcement import parse_announcement
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import ContentPolicyError, InvalidRequestError
-from langchain_image_variation.hosted.fal import FalEngine
 from langchain_image_variation.hosted.gpt_image import GptImageEngine
-from langchain_image_variation.hosted.recraft import RecraftEngine
-from langchain_image_variation.hosted.replicate import ReplicateEngine
+from langchain_image_variation.hosted.services.fal import FalEngine
+from langchain_image_variation.hosted.services.recraft import RecraftEngine
+from langchain_image_variation.hosted.services.replicate import ReplicateEngine
 from langchain_image_variation.output.names import RESULT_NAME
 from pytest_image_variation.samples import jpeg
 from tests.agents.dial import DialEngine

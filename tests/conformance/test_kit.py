@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.contract import (
+    SIZES,
+    CreateImageVariationRequest,
+    ImagesResponse,
+)
 from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.server import create_app
@@ -450,6 +454,23 @@ def test_ids_are_unique_and_texts_are_sentences() -> None:
     rules: list[Rule[Any]] = [*SERVER_RULES.values(), *CLIENT, *ENGINE]
     assert len({rule.id for rule in rules}) == len(rules) == len(rule_lists.IDS)
     assert all(rule.text.endswith(".") and len(rule.text) < 140 for rule in rules)
+
+
+def test_ids_can_be_searched_for() -> None:
+    """Each id that a report shows is written in full in one of the modules of rules."""
+    from pytest_image_variation.conformance import rule_lists
+
+    folder = Path(rule_lists.__file__).parent
+    source = "".join(path.read_text("utf-8") for path in folder.glob("*_rules.py"))
+    assert not [id for id in rule_lists.IDS if f'"{id}"' not in source]
+
+
+def test_each_size_has_a_rule_for_servers_and_one_for_engines() -> None:
+    """The sizes of the contract have one rule each, for servers and for engines."""
+    from pytest_image_variation.conformance import rule_lists
+
+    ids = {f"{prefix}size-{size}" for prefix in ("", "engine-") for size in SIZES}
+    assert ids <= {*rule_lists.IDS}
 
 
 REQUESTS = {

@@ -9,7 +9,7 @@ import pytest
 from langchain_image_variation.server import create_app
 from pytest_image_variation.conformance import Capabilities, Server
 from pytest_image_variation.conformance.server_tests import SERVER_RULES
-from pytest_image_variation.loopback_view import View
+from pytest_image_variation.loopback_session import LoopbackSession
 from tests.conformance.broken_copies import (
     KEY,
     BrokenCopy,
@@ -63,7 +63,7 @@ def test_unchanged_copy_breaks_nothing(copies: Copies) -> None:
     assert broken_rules(server) == set()
 
 
-def test_loopback_server_breaks_nothing(image_variation_server: View) -> None:
+def test_loopback_server_breaks_nothing(image_variation_server: LoopbackSession) -> None:
     """The fixture's server follows every rule over a real socket."""
     assert broken_rules(Server(image_variation_server.base_url)) == set()
 

@@ -11,6 +11,7 @@ from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import (
     AuthenticationError,
     ContentPolicyError,
+    EngineConnectionError,
     EngineError,
     ImageVariationError,
     InvalidRequestError,
@@ -84,6 +85,17 @@ def form(http_request: httpx.Request) -> dict[str, str]:
         if b"filename" not in head:
             fields[head.decode().partition('name="')[2][:-1]] = content.decode()
     return fields
+
+
+def test_an_unreachable_vendor_is_a_problem_of_the_network() -> None:
+    """If the vendor cannot be reached, the error says to check the network, not `base_url`."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("", request=request)
+
+    engine = make_engine(refuse, max_retries=0)
+    with pytest.raises(EngineConnectionError, match=r"^api\.openai\.com cannot .* network"):
+        engine.create_variation(request())
 
 
 def test_a_variation_is_an_edit_with_a_prompt() -> None:

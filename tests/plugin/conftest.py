@@ -6,7 +6,7 @@ import pytest
 if TYPE_CHECKING:
     # It needs the extra `server`. Without it, the other tests of this folder still run.
     from pytest_image_variation.loopback import Loopback
-    from pytest_image_variation.loopback_view import View
+    from pytest_image_variation.loopback_session import LoopbackSession
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def loopback() -> "Iterator[Loopback]":
 
 
 @pytest.fixture
-def view(loopback: "Loopback") -> "Iterator[View]":
+def view(loopback: "Loopback") -> "Iterator[LoopbackSession]":
     """The test's own view."""
     with loopback.view() as view:
         yield view

@@ -10,7 +10,7 @@ from vcr.request import Request
 
 from pytest_image_variation.live_session import LiveSession
 from pytest_image_variation.loopback import Loopback
-from pytest_image_variation.loopback_view import View
+from pytest_image_variation.loopback_session import LoopbackSession
 from tests.conftest import Run
 
 TESTS = """
@@ -77,18 +77,18 @@ def test_delay(image_variation_server):
 
 
 @pytest.fixture
-def live() -> Iterator[View]:
+def live() -> Iterator[LoopbackSession]:
     """A server that plays the live one."""
     with Loopback() as server, server.view() as view:
         yield view
 
 
-def post_count(live: View) -> int:
+def post_count(live: LoopbackSession) -> int:
     """Return how many variation requests the server received."""
     return [exchange.method for exchange in live.journal].count("POST")
 
 
-def test_same_tests_pass_on_a_live_server(run: Run, live: View) -> None:
+def test_same_tests_pass_on_a_live_server(run: Run, live: LoopbackSession) -> None:
     """The same tests pass on our cassettes, on our server, and on a live server."""
     run(TESTS).assert_outcomes(passed=5)
     assert post_count(live) == 0
@@ -97,7 +97,7 @@ def test_same_tests_pass_on_a_live_server(run: Run, live: View) -> None:
     assert post_count(live) == 5
 
 
-def test_records_a_live_server(run: Run, live: View, pytester: pytest.Pytester) -> None:
+def test_records_a_live_server(run: Run, live: LoopbackSession, pytester: pytest.Pytester) -> None:
     """Each test gets a redacted cassette that vcrpy can play, and a second run replaces it."""
     options = (f"--image-variation-url={live.base_url}", "--image-variation-record=cassettes")
     for _ in range(2):
@@ -115,7 +115,7 @@ def test_records_a_live_server(run: Run, live: View, pytester: pytest.Pytester) 
 
 
 def test_only_passing_tests_are_recorded(
-    run: Run, live: View, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    run: Run, live: LoopbackSession, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each test has its own recording, which a later failure of the test does not replace."""
     source = """
@@ -139,7 +139,7 @@ def test_only_passing_tests_are_recorded(
 
 
 def test_pytest_recording_plays_a_recording(
-    run: Run, live: View, pytester: pytest.Pytester
+    run: Run, live: LoopbackSession, pytester: pytest.Pytester
 ) -> None:
     """pytest-recording plays a recorded file with the settings from the README."""
     pytest.importorskip("pytest_recording")
@@ -183,7 +183,7 @@ def interactions(path: Path) -> list[dict[str, Any]]:
     return content
 
 
-def test_faults_and_delays_skip_on_a_live_server(run: Run, live: View) -> None:
+def test_faults_and_delays_skip_on_a_live_server(run: Run, live: LoopbackSession) -> None:
     """On a live server, faults and delays skip their tests, and expectations are checked."""
     result = run(STRICT, f"--image-variation-url={live.base_url}", "-rs")
     result.assert_outcomes(failed=2, skipped=3)
@@ -197,7 +197,7 @@ def test_faults_and_delays_skip_on_a_live_server(run: Run, live: View) -> None:
     )
 
 
-def test_key_comes_from_the_environment(run: Run, live: View) -> None:
+def test_key_comes_from_the_environment(run: Run, live: LoopbackSession) -> None:
     """The key can come from a variable, which does not appear in a list of processes."""
     source = """
         import pytest

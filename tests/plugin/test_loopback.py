@@ -21,7 +21,7 @@ from langchain_image_variation.exceptions import (
 from langchain_image_variation.hosted.client import ImageVariationClient
 from pytest_image_variation.forms import Form, Part
 from pytest_image_variation.loopback import Loopback
-from pytest_image_variation.loopback_view import View
+from pytest_image_variation.loopback_session import LoopbackSession
 from pytest_image_variation.samples import non_square_png, square_png
 from pytest_image_variation.scenarios import SCENARIOS, Scenario
 from tests.plugin.scenario_requests import Reply, check, key_header, scenario_image
@@ -36,7 +36,7 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def send_scenario(client: httpx.Client, view: View, scenario: Scenario) -> Reply:
+def send_scenario(client: httpx.Client, view: LoopbackSession, scenario: Scenario) -> Reply:
     """Send the request of a scenario."""
     data = scenario_image(scenario)
     parts = [(name, (None, value)) for name, value in scenario.fields.items()]
@@ -52,7 +52,7 @@ def send_scenario(client: httpx.Client, view: View, scenario: Scenario) -> Reply
 
 
 def post_image(
-    client: httpx.Client, view: View, data: bytes = PNG, **fields: str
+    client: httpx.Client, view: LoopbackSession, data: bytes = PNG, **fields: str
 ) -> httpx.Response:
     """Request variations."""
     return client.post(
@@ -64,7 +64,7 @@ def post_image(
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "cut_body"])
 def test_server_plays_each_scenario(
-    loopback: Loopback, view: View, client: httpx.Client, name: str
+    loopback: Loopback, view: LoopbackSession, client: httpx.Client, name: str
 ) -> None:
     """The response has the scenario's status and content, and uses the scenario up."""
     scenario = SCENARIOS[name]
@@ -77,7 +77,7 @@ def test_server_plays_each_scenario(
     assert {e.scenario for e in view.journal if e.method == "POST"} == {name}
 
 
-def test_cut_body_closes_the_connection(view: View, client: httpx.Client) -> None:
+def test_cut_body_closes_the_connection(view: LoopbackSession, client: httpx.Client) -> None:
     """The connection closes in the middle of the body, for any client."""
     view.fail_next("cut_body")
     with pytest.raises(httpx.RemoteProtocolError, match="complete message body"):
@@ -88,7 +88,7 @@ def test_cut_body_closes_the_connection(view: View, client: httpx.Client) -> Non
             ours.images.create_variation(image=PNG)
 
 
-def test_app_answers_without_a_scenario(view: View, client: httpx.Client) -> None:
+def test_app_answers_without_a_scenario(view: LoopbackSession, client: httpx.Client) -> None:
     """Legal requests get images, others their errors, and neither is a problem."""
     assert len(post_image(client, view, n="3", size="512x512").json()["data"]) == 3
     error = post_image(client, view, non_square_png()).json()["error"]
@@ -97,7 +97,7 @@ def test_app_answers_without_a_scenario(view: View, client: httpx.Client) -> Non
     assert view.expectations.problems() == []
 
 
-def test_journal_has_fields_and_image_facts(view: View, client: httpx.Client) -> None:
+def test_journal_has_fields_and_image_facts(view: LoopbackSession, client: httpx.Client) -> None:
     """The journal has each request's fields and facts about its image, and no key."""
     post_image(client, view, n="2", user="me")
     client.get(f"{view.base_url}/models", headers={"authorization": "Bearer sk-secret"})
@@ -112,7 +112,9 @@ def test_journal_has_fields_and_image_facts(view: View, client: httpx.Client) ->
     assert "secret" not in f"{listing!r}{listing.headers}"
 
 
-def test_request_that_matches_no_scenario_gets_a_400(view: View, client: httpx.Client) -> None:
+def test_request_that_matches_no_scenario_gets_a_400(
+    view: LoopbackSession, client: httpx.Client
+) -> None:
     """The 400 and the test's problems explain the mismatch with the same text."""
     view.scenario("success_b64_n2_256")
     response = post_image(client, view, n="3", size="256x256", prompt="a cat")
@@ -128,7 +130,7 @@ def test_request_that_matches_no_scenario_gets_a_400(view: View, client: httpx.C
     assert len(view.expectations.problems(unexpected=False)) == 1
 
 
-def test_closest_scenario_is_named(view: View, client: httpx.Client) -> None:
+def test_closest_scenario_is_named(view: LoopbackSession, client: httpx.Client) -> None:
     """The closest scenario is the one that differs in the fewest fields."""
     view.scenario("success_url_n10_512")
     view.scenario("success_b64_n2_256")
@@ -145,7 +147,7 @@ def test_closest_scenario_is_named(view: View, client: httpx.Client) -> None:
     "headers", [{"host": "evil.example"}, {"host": ""}, {"origin": "http://evil.example"}]
 )
 def test_foreign_web_page_is_refused(
-    view: View, client: httpx.Client, headers: dict[str, str], expected: bool
+    view: LoopbackSession, client: httpx.Client, headers: dict[str, str], expected: bool
 ) -> None:
     """A page under another name or of another origin gets a 403, and the journal stays empty."""
     if expected:
@@ -159,7 +161,7 @@ def test_foreign_web_page_is_refused(
     assert view.journal == ()
 
 
-def test_form_that_is_cut_off_is_refused(view: View, client: httpx.Client) -> None:
+def test_form_that_is_cut_off_is_refused(view: LoopbackSession, client: httpx.Client) -> None:
     """A form without its closing boundary is refused, and matches no scenario for a form."""
     form = Form((Part("image", PNG, "a.png"), Part("response_format", b"b64_json")))
     content = replace(form, is_closed=False).encode("x")
@@ -173,7 +175,9 @@ def test_form_that_is_cut_off_is_refused(view: View, client: httpx.Client) -> No
     assert "form: expected a complete one, got one without its closing boundary" in message
 
 
-def test_scenario_is_played_as_often_as_expected(view: View, client: httpx.Client) -> None:
+def test_scenario_is_played_as_often_as_expected(
+    view: LoopbackSession, client: httpx.Client
+) -> None:
     """A scenario is played as often as expected, and one more request is unexpected."""
     view.scenario("success_url_n1", times=2)
     statuses = [post_image(client, view).status_code for _ in range(3)]
@@ -182,7 +186,9 @@ def test_scenario_is_played_as_often_as_expected(view: View, client: httpx.Clien
     assert "every scenario has been used up" in problem
 
 
-def test_scenario_that_is_not_used_up_is_a_problem(view: View, client: httpx.Client) -> None:
+def test_scenario_that_is_not_used_up_is_a_problem(
+    view: LoopbackSession, client: httpx.Client
+) -> None:
     """A scenario that is not used up is a problem, which reveals a client that did not retry."""
     view.scenario("rate_limit_then_success")
     post_image(client, view, response_format="b64_json")
@@ -192,7 +198,7 @@ def test_scenario_that_is_not_used_up_is_a_problem(view: View, client: httpx.Cli
     ]
 
 
-def test_fail_next_takes_precedence(view: View, client: httpx.Client) -> None:
+def test_fail_next_takes_precedence(view: LoopbackSession, client: httpx.Client) -> None:
     """A fault is played before scenarios, whatever the request is."""
     view.scenario("success_url_n2")
     view.fail_next("server_error")
@@ -203,7 +209,9 @@ def test_fail_next_takes_precedence(view: View, client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("order", ["fail_next", "scenario"])
-def test_url_expired_needs_a_url_request(view: View, client: httpx.Client, order: str) -> None:
+def test_url_expired_needs_a_url_request(
+    view: LoopbackSession, client: httpx.Client, order: str
+) -> None:
     """`url_expired` needs a request for URLs, since others would get an image."""
     getattr(view, order)("url_expired")
     assert post_image(client, view, response_format="b64_json").status_code == 400
@@ -211,7 +219,7 @@ def test_url_expired_needs_a_url_request(view: View, client: httpx.Client, order
     assert post_image(client, view).status_code == 200
 
 
-def test_journal_has_no_keys(view: View, client: httpx.Client) -> None:
+def test_journal_has_no_keys(view: LoopbackSession, client: httpx.Client) -> None:
     """Headers with keys, organizations and projects are not in the journal."""
     names = ("api-key", "x-api-key", "authorization", "openai-organization", "openai-project")
     client.get(f"{view.base_url}/models", headers=dict.fromkeys((*names, "x-mine"), "secret"))
@@ -231,14 +239,16 @@ def test_journal_has_no_keys(view: View, client: httpx.Client) -> None:
         (lambda view: view.delay("1"), "must be a number, got str"),
     ],
 )
-def test_invalid_arguments_are_value_errors(view: View, call: object, message: str) -> None:
+def test_invalid_arguments_are_value_errors(
+    view: LoopbackSession, call: object, message: str
+) -> None:
     """An invalid argument is a ValueError that names the mistake."""
     assert callable(call)
     with pytest.raises(ValueError, match=message):
         call(view)
 
 
-def test_delay_exceeds_a_client_timeout(view: View) -> None:
+def test_delay_exceeds_a_client_timeout(view: LoopbackSession) -> None:
     """A delay can exceed a client's timeout, and `delay(0)` ends it."""
     view.delay(60)
     with httpx.Client(timeout=0.2) as client:
@@ -257,7 +267,7 @@ def test_abandoned_response_logs_nothing(caplog: pytest.LogCaptureFixture) -> No
     assert [r for r in caplog.records if r.name.startswith("uvicorn")] == []
 
 
-def test_our_client_raises_for_faults(view: View) -> None:
+def test_our_client_raises_for_faults(view: LoopbackSession) -> None:
     """Our client handles these faults like the vendor's, and retries where that helps."""
     with ImageVariationClient(base_url=view.base_url) as client:
         view.fail_next("rate_limit")
@@ -275,7 +285,7 @@ def test_our_client_raises_for_faults(view: View) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_vendor_sdk_raises_for_faults(view: View) -> None:
+def test_vendor_sdk_raises_for_faults(view: LoopbackSession) -> None:
     """The vendor's SDK raises the class of exception that fits each fault."""
     with openai.OpenAI(base_url=view.base_url, api_key="x") as sdk:
         view.fail_next("rate_limit")
@@ -310,7 +320,7 @@ def test_views_in_threads_are_isolated(loopback: Loopback) -> None:
             assert requests == 8
 
 
-async def test_no_concurrent_request_is_lost(view: View) -> None:
+async def test_no_concurrent_request_is_lost(view: LoopbackSession) -> None:
     """No concurrent request is lost, or gets a 429 that the test did not order."""
     view.fail_next("server_error", times=10)
     async with httpx.AsyncClient() as client:
@@ -323,7 +333,7 @@ async def test_no_concurrent_request_is_lost(view: View) -> None:
     assert len(view.journal) == 60
 
 
-def test_unclosed_client_leaves_no_socket(view: View) -> None:
+def test_unclosed_client_leaves_no_socket(view: LoopbackSession) -> None:
     """An unclosed client leaves no socket that would cause a warning in the next test."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

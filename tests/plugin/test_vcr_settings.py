@@ -17,7 +17,7 @@ from vcr.request import Request
 
 from pytest_image_variation import vcr_settings
 from pytest_image_variation.forms import form_of
-from pytest_image_variation.loopback_view import View
+from pytest_image_variation.loopback_session import LoopbackSession
 from pytest_image_variation.redaction import Redaction
 from pytest_image_variation.samples import square_png
 from tests.http.raw_server import raw_server, response
@@ -116,7 +116,7 @@ def recorder() -> Any:
     return configured_vcr
 
 
-def upload(client: str, view: View, n: str = "2") -> int:
+def upload(client: str, view: LoopbackSession, n: str = "2") -> int:
     """Request variations, and return how many images came back."""
     url = f"{view.base_url}/images/variations"
     fields = {"n": n, "user": "jane@example.com", "response_format": "b64_json"}
@@ -143,7 +143,7 @@ async def _upload_by_aiohttp(url: str, fields: dict[str, str], headers: dict[str
 
 
 @pytest.mark.parametrize("client", ["httpx", "requests"])
-def test_suite_records_and_replays(view: View, tmp_path: Path, client: str) -> None:
+def test_suite_records_and_replays(view: LoopbackSession, tmp_path: Path, client: str) -> None:
     """The cassette holds no secret, and a different request gets an explanation."""
     path = str(tmp_path / "own.yaml")
     with recorder().use_cassette(path):
@@ -164,7 +164,7 @@ def test_suite_records_and_replays(view: View, tmp_path: Path, client: str) -> N
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_aiohttp_form_cannot_be_recorded(view: View, tmp_path: Path) -> None:
+def test_aiohttp_form_cannot_be_recorded(view: LoopbackSession, tmp_path: Path) -> None:
     """An aiohttp form cannot be recorded, and our error names an alternative."""
     with (
         recorder().use_cassette(str(tmp_path / "own.yaml")),
@@ -254,7 +254,7 @@ def test_repeated_secrets_are_redacted(tmp_path: Path, client: str) -> None:
         assert harmless in text.lower().replace("redacted", "REDACTED")
 
 
-def test_sent_request_is_not_redacted(view: View) -> None:
+def test_sent_request_is_not_redacted(view: LoopbackSession) -> None:
     """Only the copy for the cassette is redacted, not the request that is sent."""
     request = form({"user": "jane"})
     request.headers["Authorization"] = "Bearer sk-secret"

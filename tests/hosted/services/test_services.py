@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +28,8 @@ from langchain_image_variation.exceptions import (
     PermissionDeniedError,
     RateLimitError,
 )
-from langchain_image_variation.hosted.service_request import MAX_CONCURRENT_CALLS
+from langchain_image_variation.hosted.services.replicate import ReplicateEngine
+from langchain_image_variation.hosted.services.request import MAX_CONCURRENT_CALLS
 from langchain_image_variation.images.pixels import encode_png
 from langchain_image_variation.images.png import SquarePNG
 from tests.hosted.services.fakes import KEY, FakeService, Reply
@@ -278,6 +280,33 @@ def test_the_fingerprint_has_no_key(make_engine: Callable[..., Any]) -> None:
 def test_engines_say_that_they_are_hosted(name: str) -> None:
     """A batch and the tool recognize the class as hosted before they construct it."""
     assert hasattr(load_engine_class(name), "base_url")
+
+
+def test_an_unreachable_service_is_a_problem_of_the_network(name: str) -> None:
+    """If the service cannot be reached, the error says to check the network, not `base_url`."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("", request=request)
+
+    with httpx.Client(transport=httpx.MockTransport(refuse)) as http_client:
+        options = {"api_key": KEY, "http_client": http_client, "max_retries": 0}
+        with pytest.raises(EngineConnectionError, match=r"reached. Check the network"):
+            call_engine(load_engine(name, **options), make_request())
+        options["base_url"] = "https://proxy.example"
+        with pytest.raises(EngineConnectionError, match=r"is base_url right\?"):
+            call_engine(load_engine(name, **options), make_request())
+
+
+def test_the_address_of_another_service_is_known_too() -> None:
+    """An engine for a service that only it knows gives the same advice."""
+
+    class OtherEngine(ReplicateEngine):
+        _default_url = "https://other.invalid"
+
+    engine = OtherEngine(api_key=KEY, max_retries=0)
+    with pytest.raises(EngineConnectionError, match=r"^other\.invalid cannot .* the network"):
+        call_engine(engine, make_request())
+    engine.close()
 
 
 def test_a_closed_engine_refuses_calls(make_engine: Callable[..., Any]) -> None:

@@ -15,9 +15,9 @@ from langchain_image_variation.exceptions import (
 )
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.answer import Answer
-from langchain_image_variation.hosted.billed_calls import BilledCalls
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.endpoint import Endpoint
+from langchain_image_variation.hosted.services.billed_calls import BilledCalls
 from langchain_image_variation.hosted.session import Session
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
@@ -96,6 +96,7 @@ class Service:
             },
             key_variable=key_variable,
             address_hint=f"The service is at {default_url}.",
+            service_host=httpx.URL(default_url).host,
             # None of the services documents that it knows the header.
             honors_idempotency_key=False,
         )
@@ -108,7 +109,7 @@ class Service:
             BilledCalls(max_billed_calls),
         )
 
-    def call(
+    def send(
         self,
         method: str,
         path: str,
@@ -116,8 +117,8 @@ class Service:
         budget: Budget,
         **options: Any,
     ) -> Flow[T]:
-        """Send a request. See `Endpoint.call`."""
-        return self.endpoint.call(
+        """Send a request. See `Endpoint.send`."""
+        return self.endpoint.send(
             method, path, read, build_request=self.session.build_request, budget=budget, **options
         )
 
@@ -132,14 +133,14 @@ class Service:
 
     def submit(self, path: str, budget: Budget, **options: Any) -> Flow[Answer]:
         """Start a job, and wait for the answer even if the call is cancelled meanwhile."""
-        return self.call("POST", path, Answer.as_json, budget, keep_waiting=True, **options)
+        return self.send("POST", path, Answer.as_json, budget, keep_waiting=True, **options)
 
     def poll(self, path: str, budget: Budget) -> Flow[Answer]:
         """Ask for the state or the result of a job, until the service answers or time is up.
 
         The job is paid for and runs on, so an outage of the service must not lose it.
         """
-        return self.call("GET", path, Answer.as_json, budget, is_free=True, outlast_outages=True)
+        return self.send("GET", path, Answer.as_json, budget, is_free=True, outlast_outages=True)
 
     def close(self) -> None:
         """Close the connections. An `http_client` that the caller passed stays open."""

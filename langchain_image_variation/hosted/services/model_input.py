@@ -1,32 +1,17 @@
-"""The input of a hosted model: its name, its parameters, the seeds, and the image."""
+"""The input of a hosted model: its name, its parameters and the image."""
 
 import base64
 import copy
-import hashlib
 import json
 import re
-import secrets
 from collections.abc import Mapping
-from typing import Any
 
 from langchain_image_variation.contract import DEFAULT_MODEL, CreateImageVariationRequest
 from langchain_image_variation.exceptions import InvalidRequestError, ModelNotFoundError, excerpt
 from langchain_image_variation.hosted.parameters import check_parameters
 from langchain_image_variation.images.pixels import as_small_file, flatten_on_white
 
-__all__ = [
-    "MAX_SEED",
-    "check_extra_input",
-    "check_job_id",
-    "check_model_path",
-    "chosen_model",
-    "image_data_url",
-    "image_seeds",
-    "sent_seed",
-]
-
-MAX_SEED = 2**32 - 1
-"""The largest seed that is sent as it is. A batch derives larger ones from its sources."""
+__all__ = ["check_extra_input", "check_model_path", "chosen_model", "image_data_url"]
 
 MAX_SENT_SIDE = 1024
 """The largest side of an image in a `data:` URL, in pixels. The models see at most 384 of them."""
@@ -35,21 +20,6 @@ MAX_SENT_BYTES = 750_000
 """A larger PNG is sent as JPEG instead. In base64, this is the 1 MB that Replicate advises."""
 
 _MODEL = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)+(:[0-9a-f]{64})?", re.ASCII)
-_JOB_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
-
-
-def image_seeds(seed: int | None, n: int) -> range:
-    """Return the seed of each image. None draws the first one."""
-    first = secrets.randbits(31) if seed is None else seed
-    return range(first, first + n)
-
-
-def sent_seed(seed: int) -> int:
-    """Return what is sent for the seed of an image: a hash of it if it is above `MAX_SEED`."""
-    if seed <= MAX_SEED:
-        return seed
-    digest = hashlib.sha256(str(seed).encode("ascii")).digest()
-    return int.from_bytes(digest[:4], "big")
 
 
 def check_model_path(model: str) -> str:
@@ -108,11 +78,6 @@ def _check_json(name: str, value: object) -> None:
             "infinity. Integers of thousands of digits and mappings other than dict are refused.",
             param="extra_input",
         ) from None
-
-
-def check_job_id(value: Any) -> str | None:
-    """Return the ID of a job, or None if it is not one that may be part of an address."""
-    return value if isinstance(value, str) and _JOB_ID.fullmatch(value) else None
 
 
 def image_data_url(request: CreateImageVariationRequest) -> str:

@@ -1,4 +1,4 @@
-"""A request to a service: one call for each image, or for a few images, and several calls at once.
+"""Answers a request with billed calls to a service: one for each image or a few, several at once.
 
 It keeps what succeeds: an image whose call failed raises that call's error when it is read.
 """
@@ -26,10 +26,10 @@ from langchain_image_variation.hosted.answer_images import (
     use_data_urls,
 )
 from langchain_image_variation.hosted.budget import Budget
-from langchain_image_variation.hosted.call_threads import Outcome, run_in_threads
 from langchain_image_variation.hosted.download import download
-from langchain_image_variation.hosted.job import CANCEL_SECONDS
-from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.services.call_threads import Outcome, run_in_threads
+from langchain_image_variation.hosted.services.job import CANCEL_SECONDS
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.hosted.stop_errors import CancelledJobError, UnsentCallError
 from langchain_image_variation.http.flow import Flow
 

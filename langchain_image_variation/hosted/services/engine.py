@@ -4,13 +4,13 @@ import copy
 from typing import Self
 
 from langchain_image_variation.engines.options import check_seed
-from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.services.service import Service
 
 __all__ = ["ServiceEngine"]
 
 
 class ServiceEngine:
-    """The base class of the engines for services. Each defines its own `create_variation`."""
+    """The base class of the engines for services. Subclasses define `create_variation`."""
 
     variation_kind = "new images of the same subject"
     """What the variations are, for a model that reads the results."""

@@ -6,12 +6,9 @@ The requests follow Replicate's documentation of predictions and the schema of
 
 from collections.abc import Mapping
 
-import httpx
 from pydantic import SecretStr
 
-from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
-from langchain_image_variation.engines.fingerprint import digest
-from langchain_image_variation.engines.options import check_seed
+from langchain_image_variation.contract import CreateImageVariationRequest, Image
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
     EngineError,
@@ -19,37 +16,22 @@ from langchain_image_variation.exceptions import (
     ImageVariationError,
 )
 from langchain_image_variation.hosted.answer import Answer
-from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
-from langchain_image_variation.hosted.job import Job
-from langchain_image_variation.hosted.model_input import (
-    check_extra_input,
-    check_job_id,
-    check_model_path,
-    chosen_model,
-    image_data_url,
-    image_seeds,
-    sent_seed,
-)
-from langchain_image_variation.hosted.service import Service
-from langchain_image_variation.hosted.service_engine import ServiceEngine
-from langchain_image_variation.hosted.service_request import create_images
+from langchain_image_variation.hosted.budget import Budget
+from langchain_image_variation.hosted.services.job import Job, check_job_id
+from langchain_image_variation.hosted.services.job_engine import JobEngine
+from langchain_image_variation.hosted.services.model_input import image_data_url
+from langchain_image_variation.hosted.services.seeds import sent_seed
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.http.flow import Flow
-from langchain_image_variation.http.url_policy import URLPolicy
 
-__all__ = ["DEFAULT_REPLICATE_MODEL", "ReplicateEngine"]
+__all__ = ["ReplicateEngine"]
 
-DEFAULT_REPLICATE_MODEL = "black-forest-labs/flux-redux-dev"
-
-_API = "https://api.replicate.com/v1"
 _SMALL_SIDE = 512  # Up to this side, a quarter of a megapixel is enough.
 _HOLD_SECONDS = 5  # How long the server holds the first answer back, so that it has the result.
 _FAILURES = ("failed", "canceled", "aborted")
-_RESERVED = frozenset(
-    {"aspect_ratio", "megapixels", "num_outputs", "output_format", "redux_image", "seed"}
-)
 
 
-class ReplicateEngine(ServiceEngine):
+class ReplicateEngine(JobEngine):
     """Asks FLUX Redux on Replicate for new images, without a prompt; billed, needs a token.
 
     Each image is one prediction, so image i of a seed is image 1 of the seed + i - 1. A call that
@@ -58,7 +40,8 @@ class ReplicateEngine(ServiceEngine):
 
     Args:
         model: A model with the parameters `redux_image`, `aspect_ratio`, `num_outputs`, `seed`,
-            `output_format` and `megapixels`, as "owner/name" or "owner/name:version".
+            `output_format` and `megapixels`, as "owner/name" or "owner/name:version". By default
+            "black-forest-labs/flux-redux-dev".
         seed: The seed of the first image. None draws one for each request.
         extra_input: Other parameters of the model, such as ``{"guidance": 2.5}``.
         api_key: By default `REPLICATE_API_TOKEN`.
@@ -70,75 +53,30 @@ class ReplicateEngine(ServiceEngine):
         InvalidRequestError: If a setting is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str = DEFAULT_REPLICATE_MODEL,
-        seed: int | None = None,
-        extra_input: Mapping[str, object] | None = None,
-        base_url: str = _API,
-        api_key: str | SecretStr | None = None,
-        max_billed_calls: int | None = None,
-        timeout: float | httpx.Timeout | None = 60.0,
-        deadline: float | None = 600.0,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        max_retries: int = 2,
-        resend_lost: bool = False,
-        result_urls: URLPolicy | None = None,
-        http_client: httpx.Client | None = None,
-    ) -> None:
-        self.seed = None if seed is None else check_seed(seed)
-        self._model = check_model_path(model)
-        self._extra_input = check_extra_input(extra_input, _RESERVED)
-        self._service = Service.open(
-            "Replicate",
-            key_variable="REPLICATE_API_TOKEN",
-            default_url=_API,
-            base_url=base_url,
-            api_key=api_key,
-            max_billed_calls=max_billed_calls,
-            timeout=timeout,
-            deadline=deadline,
-            max_answer_bytes=max_answer_bytes,
-            max_retries=max_retries,
-            resend_lost=resend_lost,
-            result_urls=result_urls,
-            http_client=http_client,
-        )
+    _title = "Replicate"
+    _key_variable = "REPLICATE_API_TOKEN"
+    _default_url = "https://api.replicate.com/v1"
+    _default_model = "black-forest-labs/flux-redux-dev"
+    _reserved_input = frozenset(
+        {"aspect_ratio", "megapixels", "num_outputs", "output_format", "redux_image", "seed"}
+    )
 
     @property
     def fingerprint(self) -> str:
         """A hash of the model, its input and the address, but not of the key or `http_client`."""
-        return digest(
-            endpoint=self._service.endpoint.fingerprint,
-            extra_input=self._extra_input,
-            model=self._model,
-            seed=self.seed,
-        )
+        return self._digest_settings()
 
-    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Ask the model for variations.
-
-        Raises:
-            BillingLimitError: If `max_billed_calls` does not allow the request.
-            ContentPolicyError: If the model refuses the image or all results.
-            ModelNotFoundError: If the service has no such model.
-            ImageVariationError: See `ImageVariationClient.create_variation`.
-        """
-        model = chosen_model(request, self._model)
-        model_input: dict[str, object] = {
+    def _model_input(self, request: CreateImageVariationRequest) -> dict[str, object]:
+        return {
             "redux_image": image_data_url(request),
             "aspect_ratio": "1:1",
             "num_outputs": 1,
             "output_format": "png",
             "megapixels": "0.25" if request.side <= _SMALL_SIDE else "1",
-            **self._extra_input,
         }
-        calls = [
-            _Prediction(self._service, model, model_input, seed)
-            for seed in image_seeds(self.seed, request.n)
-        ]
-        return create_images(self._service, request, calls, model)
+
+    def _new_job(self, model: str, model_input: Mapping[str, object], seed: int) -> Job:
+        return _Prediction(self._service, model, model_input, seed)
 
 
 class _Prediction(Job):

@@ -1,27 +1,34 @@
 """A job of a service: submitted, polled until it is done, and cancelled if it is given up."""
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from langchain_image_variation.cancellation import stop_request
 from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.exceptions import EngineTimeoutError, NotFoundError
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
-from langchain_image_variation.hosted.service import Service
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.hosted.stop_errors import CancelledJobError
 from langchain_image_variation.http.flow import Flow, Wait
 
-__all__ = ["CANCEL_SECONDS", "Job"]
+__all__ = ["CANCEL_SECONDS", "Job", "check_job_id"]
 
 CANCEL_SECONDS = 5.0
 """How many seconds an abandoned call may take to cancel its job."""
 
+_JOB_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 3.0  # Seconds between two polls.
 _DELAY_GROWTH = 1.5
 _CANCEL_SHARE = 0.1
 """The largest share of a call's time that is reserved for cancelling its job."""
+
+
+def check_job_id(value: Any) -> str | None:
+    """Return the ID of a job, or None if it is not one that may be part of an address."""
+    return value if isinstance(value, str) and _JOB_ID.fullmatch(value) else None
 
 
 class Job(ABC):
@@ -87,6 +94,6 @@ class Job(ABC):
         """Cancel the job, unless it has ended or was never accepted."""
         if self.path is None:
             return None
-        return self.service.call(
+        return self.service.send(
             self.cancel_method, f"{self.path}/cancel", Answer.content, budget, is_free=True
         )

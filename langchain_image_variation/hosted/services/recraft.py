@@ -14,10 +14,10 @@ from langchain_image_variation.engines.options import check_seed
 from langchain_image_variation.engines.traits import check_model
 from langchain_image_variation.hosted import settings
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
-from langchain_image_variation.hosted.model_input import image_seeds, sent_seed
-from langchain_image_variation.hosted.service import Service
-from langchain_image_variation.hosted.service_engine import ServiceEngine
-from langchain_image_variation.hosted.service_request import create_images
+from langchain_image_variation.hosted.services.engine import ServiceEngine
+from langchain_image_variation.hosted.services.request import create_images
+from langchain_image_variation.hosted.services.seeds import image_seeds, sent_seed
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.http.flow import Flow
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.pixels import decode_png, encode_png, flatten_on_white

@@ -1,4 +1,4 @@
-"""`View`: what one test sees of the loopback server, with a journal and faults on demand."""
+"""`LoopbackSession`: the loopback server of one test, with a journal and faults on demand."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from pytest_image_variation.forms import Form
 from pytest_image_variation.scenarios import Answer, AnswerSource
 from pytest_image_variation.session import Session
 
-__all__ = ["Apps", "View", "refuse_unexpected"]
+__all__ = ["Apps", "LoopbackSession", "refuse_unexpected"]
 
 API_KEY = "sk-image-variation-loopback"
 """A key for clients. The server accepts any key."""
@@ -25,8 +25,8 @@ API_KEY = "sk-image-variation-loopback"
 _QUEUE = 10_000
 
 
-class View(Session):
-    """A test's own view of the loopback server.
+class LoopbackSession(Session):
+    """A test's session on the loopback server: it answers by scenario, and keeps a journal.
 
     Until a scenario is named, the app answers every request: legal ones with images, others with
     the error that explains what is wrong.

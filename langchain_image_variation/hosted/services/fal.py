@@ -6,47 +6,27 @@ The requests follow fal's documentation of its queue and of `fal-ai/flux-1/dev/r
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-from pydantic import SecretStr
-
-from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
-from langchain_image_variation.engines.fingerprint import digest
-from langchain_image_variation.engines.options import check_seed
+from langchain_image_variation.contract import CreateImageVariationRequest, Image
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
     EngineResponseError,
 )
 from langchain_image_variation.hosted.answer import Answer
-from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
-from langchain_image_variation.hosted.job import Job
-from langchain_image_variation.hosted.model_input import (
-    check_extra_input,
-    check_job_id,
-    check_model_path,
-    chosen_model,
-    image_data_url,
-    image_seeds,
-    sent_seed,
-)
-from langchain_image_variation.hosted.service import Service
-from langchain_image_variation.hosted.service_engine import ServiceEngine
-from langchain_image_variation.hosted.service_request import create_images
+from langchain_image_variation.hosted.budget import Budget
+from langchain_image_variation.hosted.services.job import Job, check_job_id
+from langchain_image_variation.hosted.services.job_engine import JobEngine
+from langchain_image_variation.hosted.services.model_input import image_data_url
+from langchain_image_variation.hosted.services.seeds import sent_seed
+from langchain_image_variation.hosted.services.service import Service
 from langchain_image_variation.http.flow import Flow
-from langchain_image_variation.http.url_policy import URLPolicy
 
-__all__ = ["DEFAULT_FAL_MODEL", "FalEngine"]
+__all__ = ["FalEngine"]
 
-DEFAULT_FAL_MODEL = "fal-ai/flux-1/dev/redux"
-
-_QUEUE = "https://queue.fal.run"
 _MIN_SIDE = 512  # Smaller images are drawn at this side, and scaled down.
-_RESERVED = frozenset(
-    {"image_size", "image_url", "num_images", "output_format", "seed", "sync_mode"}
-)
 _NAMESPACES = ("comfy", "workflows")
 
 
-class FalEngine(ServiceEngine):
+class FalEngine(JobEngine):
     """Asks FLUX Redux on fal.ai for new images, without a prompt; billed, needs FAL_KEY.
 
     Each image is one job in fal's queue, so image i of a seed is image 1 of the seed + i - 1.
@@ -55,7 +35,7 @@ class FalEngine(ServiceEngine):
 
     Args:
         model: A model with the parameters `image_url`, `image_size`, `num_images`, `seed`,
-            `output_format` and `sync_mode`.
+            `output_format` and `sync_mode`. By default "fal-ai/flux-1/dev/redux".
         seed: The seed of the first image. None draws one for each request.
         extra_input: Other parameters of the model, such as ``{"num_inference_steps": 40}``.
         api_key: By default `FAL_KEY`.
@@ -67,77 +47,32 @@ class FalEngine(ServiceEngine):
         InvalidRequestError: If a setting is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str = DEFAULT_FAL_MODEL,
-        seed: int | None = None,
-        extra_input: Mapping[str, object] | None = None,
-        base_url: str = _QUEUE,
-        api_key: str | SecretStr | None = None,
-        max_billed_calls: int | None = None,
-        timeout: float | httpx.Timeout | None = 60.0,
-        deadline: float | None = 600.0,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        max_retries: int = 2,
-        resend_lost: bool = False,
-        result_urls: URLPolicy | None = None,
-        http_client: httpx.Client | None = None,
-    ) -> None:
-        self.seed = None if seed is None else check_seed(seed)
-        self._model = check_model_path(model)
-        self._extra_input = check_extra_input(extra_input, _RESERVED)
-        self._service = Service.open(
-            "fal.ai",
-            key_variable="FAL_KEY",
-            key_scheme="Key",
-            default_url=_QUEUE,
-            base_url=base_url,
-            api_key=api_key,
-            max_billed_calls=max_billed_calls,
-            timeout=timeout,
-            deadline=deadline,
-            max_answer_bytes=max_answer_bytes,
-            max_retries=max_retries,
-            resend_lost=resend_lost,
-            result_urls=result_urls,
-            http_client=http_client,
-        )
+    _title = "fal.ai"
+    _key_variable = "FAL_KEY"
+    _key_scheme = "Key"
+    _default_url = "https://queue.fal.run"
+    _default_model = "fal-ai/flux-1/dev/redux"
+    _reserved_input = frozenset(
+        {"image_size", "image_url", "num_images", "output_format", "seed", "sync_mode"}
+    )
 
     @property
     def fingerprint(self) -> str:
         """A hash of the model, its input and the address, but not of the key or `http_client`."""
-        return digest(
-            endpoint=self._service.endpoint.fingerprint,
-            extra_input=self._extra_input,
-            model=self._model,
-            seed=self.seed,
-        )
+        return self._digest_settings()
 
-    def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
-        """Ask the model for variations.
-
-        Raises:
-            BillingLimitError: If `max_billed_calls` does not allow the request.
-            ContentPolicyError: If the model refuses the image or all results.
-            ModelNotFoundError: If the service has no such model.
-            ImageVariationError: See `ImageVariationClient.create_variation`.
-        """
-        model = chosen_model(request, self._model)
+    def _model_input(self, request: CreateImageVariationRequest) -> dict[str, object]:
         side = max(request.side, _MIN_SIDE)
-        model_input: dict[str, object] = {
+        return {
             "image_url": image_data_url(request),
             "image_size": {"width": side, "height": side},
             "num_images": 1,
             "output_format": "png",
             "sync_mode": True,
-            **self._extra_input,
         }
-        calls = [
-            _QueuedJob(self._service, model, model_input, seed)
-            for seed in image_seeds(self.seed, request.n)
-        ]
-        return create_images(self._service, request, calls, model)
+
+    def _new_job(self, model: str, model_input: Mapping[str, object], seed: int) -> Job:
+        return _QueuedJob(self._service, model, model_input, seed)
 
 
 class _QueuedJob(Job):

@@ -1,0 +1,1 @@
+"""The services that bill by call: the engines `fal`, `recraft` and `replicate`."""
