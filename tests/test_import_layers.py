@@ -202,11 +202,12 @@ def test_the_map_lists_the_rooms_and_floors() -> None:
 
 
 def test_the_map_names_paths_that_exist() -> None:
-    """The modules, folders and app state that ARCHITECTURE.md names exist."""
+    """The modules, folders and app state that the pages for maintainers name exist."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
-    paths = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", text))
-    assert len(paths) > 10
-    assert not [path for path in paths if not any((top / path).exists() for top in TOPS)]
+    for page in (text, (ROOT / "CONTRIBUTING.md").read_text("utf-8")):
+        paths = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", page))
+        assert len(paths) > 10
+        assert not [path for path in paths if not any((top / path).exists() for top in TOPS)]
     state = text.partition("`app.state` holds")[2].partition("\n\n")[0]
     app = (ROOT / OURS[0] / "server" / "app.py").read_text("utf-8")
     assert set(re.findall(r"`(\w+)`", state)) == set(re.findall(r"app\.state\.(\w+) =", app))

@@ -1,4 +1,4 @@
-"""What judges would say of a variation, how far that can be trusted, and bars for it."""
+"""The verdicts on a variation together, how well they agree with the judges, and bars for them."""
 
 import itertools
 from collections.abc import Callable

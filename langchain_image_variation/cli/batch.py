@@ -18,6 +18,7 @@ from langchain_image_variation.cli.engine_options import (
     resolve_auto,
 )
 from langchain_image_variation.cli.exit_codes import SOME_FAILED
+from langchain_image_variation.cli.interrupts import Interrupts
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
@@ -35,7 +36,6 @@ from langchain_image_variation.files.storage_policy import names_server
 from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
-    from langchain_image_variation.batch.interrupts import Interrupts
     from langchain_image_variation.batch.progress import RunSummary
     from langchain_image_variation.batch.ray.cluster import Cluster
 
@@ -111,7 +111,6 @@ def _run_batch(arguments: argparse.Namespace) -> int:
     # Imported here because the other commands do not need these modules.
     from langchain_image_variation.batch.gallery import INDEX
     from langchain_image_variation.batch.inputs import Inputs
-    from langchain_image_variation.batch.interrupts import Interrupts
     from langchain_image_variation.batch.manifest import FAILED_SOURCES
     from langchain_image_variation.batch.progress import RunSummary
     from langchain_image_variation.batch.run import run_batch
@@ -222,7 +221,7 @@ def _download_model(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _exit_on_interrupt(interrupts: "Interrupts") -> Iterator[None]:
+def _exit_on_interrupt(interrupts: Interrupts) -> Iterator[None]:
     """Exit the process immediately if the block is interrupted.
 
     A normal exit would wait for threads that wait for servers. Files are written atomically and the

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_image_variation.batch.interrupts import Interrupts
 from langchain_image_variation.batch.variation_batch import FATAL_ERRORS
 from langchain_image_variation.cancellation import stop_when
 from langchain_image_variation.cli.download import download_model
@@ -19,6 +18,7 @@ from langchain_image_variation.cli.engine_options import (
     requested_model,
     resolve_auto,
 )
+from langchain_image_variation.cli.interrupts import Interrupts
 from langchain_image_variation.cli.messages import display_name, name_options
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, make_output_folder
 from langchain_image_variation.cli.photo import STREAM, load_photo, name_photo, url_policy

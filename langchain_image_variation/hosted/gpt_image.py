@@ -11,7 +11,6 @@ from typing import Literal, Self
 import httpx
 from pydantic import SecretStr
 
-from langchain_image_variation.cancellation import stop_request
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
     MAX_N,
@@ -19,7 +18,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     Usage,
 )
-from langchain_image_variation.engines.context import cancellation, progress_reporter
+from langchain_image_variation.engines.context import cancellation, progress_reporter, stop_request
 from langchain_image_variation.engines.failed_images import failed_images
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (

@@ -1,4 +1,4 @@
-"""`ReturnedImage`: what a file is that should be an image."""
+"""`ReturnedImage`: a file that should be an image, and what it really is."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache

@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from langchain_image_variation.cancellation import stop_request
 from langchain_image_variation.contract import Image, ImagesResponse
+from langchain_image_variation.engines.context import stop_request
 from langchain_image_variation.exceptions import EngineTimeoutError, NotFoundError
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget

@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from langchain_image_variation.cancellation import ignore_cancellation, stop_request
+from langchain_image_variation.cancellation import ignore_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.call_interrupt import CallInterrupt
-from langchain_image_variation.engines.context import cancellation, progress_reporter
+from langchain_image_variation.engines.context import cancellation, progress_reporter, stop_request
 from langchain_image_variation.engines.failed_images import failed_images
 from langchain_image_variation.exceptions import (
     EngineError,

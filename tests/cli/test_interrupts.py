@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from langchain_image_variation.batch.interrupts import Interrupts
+from langchain_image_variation.cli.interrupts import Interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
