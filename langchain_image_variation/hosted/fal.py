@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from langchain_image_variation.cancellation import delay_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.options import check_seed
@@ -162,7 +163,8 @@ class _QueuedJob(Job):
         answer = yield from self.service.poll(f"{path}/status", budget)
         if not _is_completed(answer):
             return None
-        answer = yield from self.service.poll(str(path), budget)
+        with delay_cancellation():
+            answer = yield from self.service.poll(str(path), budget)
         self.path = None
         return _read_image(answer)
 
