@@ -5,6 +5,7 @@ waits, but only for images that are finished or already paid for.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,14 +13,20 @@ from contextvars import ContextVar
 from langchain_image_variation.exceptions import EngineError
 
 __all__ = [
+    "DELAY_SECONDS",
     "cancel_after",
     "cancellation",
     "cancelled_error",
     "check_cancellation",
+    "delay_cancellation",
     "ignore_cancellation",
     "stop_request",
     "stop_when",
 ]
+
+DELAY_SECONDS = 5.0
+"""How long images that are paid for may still be downloaded and converted, in seconds, after their
+call was cancelled."""
 
 _is_cancelled: ContextVar[Callable[[], bool]] = ContextVar("_is_cancelled", default=lambda: False)
 _is_stopped: ContextVar[Callable[[], bool]] = ContextVar("_is_stopped", default=lambda: False)
@@ -76,6 +83,27 @@ def ignore_cancellation() -> Iterator[None]:
     Use this around work that is short, and that cleans up or must not stop halfway.
     """
     token = _is_cancelled.set(lambda: False)
+    try:
+        yield
+    finally:
+        _is_cancelled.reset(token)
+
+
+@contextmanager
+def delay_cancellation() -> Iterator[None]:
+    """Let work in the block continue for `DELAY_SECONDS` after its caller was cancelled.
+
+    Use this around work on images that are paid for, such as their download, if it may take long.
+    """
+    is_cancelled, end = _is_cancelled.get(), float("inf")
+
+    def is_cancelled_for_long() -> bool:
+        nonlocal end
+        if end == float("inf") and is_cancelled():
+            end = time.monotonic() + DELAY_SECONDS
+        return time.monotonic() > end
+
+    token = _is_cancelled.set(is_cancelled_for_long)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.batch.variation_batch import VariationBatch
-from langchain_image_variation.cancellation import cancel_after, cancellation
+from langchain_image_variation.cancellation import cancel_after, cancellation, delay_cancellation
 from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.hosted.client import AsyncImageVariationClient
 from langchain_image_variation.images.deep_samples import reduce_to_8_bits
@@ -90,6 +90,17 @@ def test_a_call_in_a_cancelled_call_is_cancelled() -> None:
             outer.set()
             assert is_cancelled()
     assert not cancellation()()
+
+
+def test_paid_work_continues_for_a_while() -> None:
+    """A cancellation is not seen at once where it is delayed, and is seen again afterwards."""
+    event = threading.Event()
+    with cancel_after(event):
+        with delay_cancellation():
+            is_cancelled = cancellation()
+            event.set()
+            assert not is_cancelled()
+        assert cancellation()()
 
 
 # Every async call whose thread decodes images.

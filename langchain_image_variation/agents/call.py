@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,14 +23,15 @@ from langchain_image_variation.agents.image_listener import (
     report_finished_images,
 )
 from langchain_image_variation.agents.loaded_engines import LoadedEngines
+from langchain_image_variation.agents.paid_images import save_paid_images
 from langchain_image_variation.agents.prepared_call import PreparedCall, prepare_call
 from langchain_image_variation.agents.settings import ToolSettings
 from langchain_image_variation.cancellation import cancel_after
-from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.call_interrupt import CallInterrupt
+from langchain_image_variation.engines.context import ProgressListener
 from langchain_image_variation.engines.traits import engine_base_url
-from langchain_image_variation.exceptions import ImageVariationError, RateLimitError
+from langchain_image_variation.exceptions import RateLimitError
 
 __all__ = ["call_tool", "call_tool_async"]
 
@@ -66,11 +68,7 @@ def call_tool(
     flow = _flow(settings, engines, arguments, conversation, fields or {}, listener)
     step = next(flow)
     while True:
-        try:
-            outcome = step.run()
-        except CallInterrupt as interrupt:
-            flow.throw(interrupt)
-            raise
+        outcome = step.run()
         try:
             step = flow.send(outcome)
         except StopIteration as end:
@@ -155,28 +153,52 @@ def _flow(
         if limiter is not None and (yield _Step(limiter.acquire, limiter.aacquire)) is False:
             raise RateLimitError("The rate limiter refused this call. Try again later.")
         progress = None if listener is None else report_finished_images(listener)
-        try:
-            response = yield _Step(
-                partial(call_engine, call.engine, call.request, progress=progress),
-                partial(
-                    call_engine_async,
-                    *(call.engine, call.request),
-                    progress=progress,
-                    executor=executor,
-                    late_answer=partial(_save_paid_images, call),
-                ),
-            )
-        except CallInterrupt as interrupt:
-            _save_paid_images(call, interrupt.response)
-            raise
+        if engine_base_url(call.engine) is not None:
+            return (yield _paid_work(call, progress, executor))  # type: ignore[no-any-return]  # a step
+        response = yield _Step(
+            partial(call_engine, call.engine, call.request, progress=progress),
+            partial(
+                call_engine_async,
+                *(call.engine, call.request),
+                progress=progress,
+                executor=executor,
+            ),
+        )
     elif listener is not None:
         for finished in range(1, n + 1):
             listener(finished, n)
     return (yield _work(partial(save_result, call, response)))  # type: ignore[no-any-return]  # a step
 
 
-def _save_paid_images(call: PreparedCall, response: ImagesResponse) -> None:
-    """Save what a call made before it was interrupted or cancelled, if its engine is hosted."""
-    if engine_base_url(call.engine) is not None:
-        with suppress(ImageVariationError):
-            save_result(call, response)
+def _paid_work(
+    call: PreparedCall, progress: ProgressListener | None, executor: Executor | None
+) -> _Step:
+    """Return a step that calls a hosted engine and saves its images, in any case."""
+
+    def run() -> CallResult:
+        try:
+            response = call_engine(call.engine, call.request, progress=progress)
+        except CallInterrupt as interrupt:
+            # If this fails, the log says so.
+            with suppress(Exception):
+                save_paid_images(call, interrupt.response, is_interrupted=True)
+            raise
+        return save_paid_images(call, response)
+
+    async def run_async() -> CallResult:
+        results: list[CallResult] = []
+        response = await call_engine_async(
+            call.engine,
+            call.request,
+            progress=progress,
+            executor=executor,
+            on_answer=lambda response: results.append(save_paid_images(call, response)),
+        )
+        if results:
+            return results[0]
+        # The engine is async, so nothing is saved yet.
+        with cancel_after():
+            save = partial(copy_context().run, save_paid_images, call, response)
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, save))
+
+    return _Step(run, run_async)

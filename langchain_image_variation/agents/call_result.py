@@ -35,19 +35,24 @@ class CallResult:
     """The JPEG files that the message contains, after the text."""
 
 
-def save_result(call: PreparedCall, response: ImagesResponse) -> CallResult:
+def save_result(
+    call: PreparedCall, response: ImagesResponse, *, is_awaited: bool = True
+) -> CallResult:
     """Save the variations of a response, and describe them.
 
     Args:
         call: The call. If its response comes from the cache, nothing is added to the cache.
         response: The response of the engine or of the cache.
+        is_awaited: Whether anybody waits for the result; see `keep_finished`.
 
     Raises:
         ImageVariationError: If a variation cannot be read or saved.
     """
     is_cached, failures = call.cached_response is not None, None
     if not is_cached:
-        response, failures = keep_finished(cut_back(response, call.source))
+        response, failures = keep_finished(
+            cut_back(response, call.source), call.conversation_folder, is_awaited=is_awaited
+        )
     saved_images = call.results.save(response, name=_result_name(call))
     if call.cache is not None and not is_cached and failures is None:
         call.cache.add(call.request, call.source.inset, saved_images, response)

@@ -15,7 +15,8 @@ __all__ = ["CheckedSettings"]
 class CheckedSettings(ToolSettings):
     """Settings that an assignment and a copy check as completely as the constructor does.
 
-    An error leaves the settings as they were.
+    An error leaves the settings as they were. Other fields of a tool, which a framework defines,
+    are checked only by the constructor, as in the framework's own tools.
 
     Raises:
         ImageVariationError: See `check_settings`.
@@ -38,7 +39,8 @@ class CheckedSettings(ToolSettings):
         """Update what depends on the settings. Called once they are valid."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in ToolSettings.model_fields:
+        is_other = name in type(self).model_fields or hasattr(type(self), name)
+        if name not in ToolSettings.model_fields and (is_other or name.startswith("_")):
             super().__setattr__(name, value)
             return
         super().__setattr__(name, self._check_changes({name: value})[name])
@@ -49,17 +51,23 @@ class CheckedSettings(ToolSettings):
 
         Raises:
             ImageVariationError: If the settings do not fit together. See `check_settings`.
-            pydantic.ValidationError: If a setting has a wrong type or value.
+            pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
         """
         changes = {**(update or {})}
-        settings = {name: changes[name] for name in ToolSettings.model_fields if name in changes}
+        others = type(self).model_fields.keys() - ToolSettings.model_fields.keys()
+        settings = {name: value for name, value in changes.items() if name not in others}
         changes |= self._check_changes(settings)
         copy = super().model_copy(update=changes, deep=deep)
         copy._follow_settings()
         return copy
 
     def _check_changes(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of changed settings, as the constructor would keep them."""
+        """Return the values of changed settings, as the constructor would keep them.
+
+        Raises:
+            ImageVariationError: See `check_settings`.
+            pydantic.ValidationError: If a setting does not exist, or has a wrong type or value.
+        """
         values = {name: getattr(self, name) for name in ToolSettings.model_fields}
         settings = ToolSettings(**{**values, **changes})
         check_settings(settings, self._engines)

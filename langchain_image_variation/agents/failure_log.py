@@ -2,13 +2,13 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 
 from langchain_image_variation.exceptions import ContentPolicyError
 
-__all__ = ["log_failure", "log_hint", "log_refusal"]
+__all__ = ["log_failure", "log_hint", "log_refusal", "log_unawaited_images"]
 
 _LOGGER = logging.getLogger("langchain_image_variation.tool")
 
@@ -86,6 +86,21 @@ def log_refusal(error: ContentPolicyError, conversation_folder: str | None) -> N
     _LOGGER.info(
         "The engine refused an image: %s",
         _masked_text(error),
+        extra={"conversation_folder": conversation_folder},
+    )
+
+
+def log_unawaited_images(handles: Sequence[str], conversation_folder: str | None) -> None:
+    """Log at the level INFO what was saved although the call was cancelled or interrupted.
+
+    Args:
+        handles: The names of the results.
+        conversation_folder: As for `log_failure`.
+    """
+    _LOGGER.info(
+        "The call was cancelled or interrupted. Its finished images are saved, because they are "
+        "paid for: %s.",
+        ", ".join(handles),
         extra={"conversation_folder": conversation_folder},
     )
 

@@ -48,6 +48,8 @@ class PreparedCall:
     """The values that the model chose for exposed arguments."""
     request: CreateImageVariationRequest
     results: Results
+    conversation_folder: str | None
+    """The name of the conversation's own folder, if it has one."""
     cache: ResultCache | None
     cached_response: ImagesResponse | None
 
@@ -113,6 +115,7 @@ def prepare_call(
         choices=choices,
         request=request,
         results=results,
+        conversation_folder=conversation.scope if conversation is not None else None,
         cache=cache,
         cached_response=cache.find(request, source.inset) if cache is not None else None,
     )

@@ -173,7 +173,8 @@ class ImageVariationTool(BaseTool, CheckedSettings):
 
         Raises:
             ImageVariationError: If the updated settings do not fit together. See `check_settings`.
-            pydantic.ValidationError: If an updated setting has a wrong type or value.
+            pydantic.ValidationError: If an updated setting does not exist, or has a wrong type or
+                value.
         """
         state_key = (update or {}).get("state_key")
         if state_key is not None:

@@ -208,12 +208,22 @@ def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
         except* OSError:
             # The host no longer reads.
             pass
-        server.wait_for_hosted_engines(_LAST_SECONDS)
+        _finish_paid_calls(server)
         os._exit(0)
 
     signal.signal(signal.SIGINT, _interrupt)
     anyio.run(serve)
     raise AssertionError("unreachable")
+
+
+def _finish_paid_calls(server: "ImageVariationMCPServer") -> None:
+    """Wait for calls that cost money, although hosts and supervisors may already send SIGTERM.
+
+    If this takes too long for them, SIGKILL follows. Ctrl-C ends the process at once.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _interrupt)
+    server.wait_for_hosted_engines(_LAST_SECONDS)
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -233,6 +243,7 @@ def _serve_http(server: "ImageVariationMCPServer", port: int) -> None:
             print(f"Clients must send: Authorization: Bearer {new_token}", file=sys.stderr)
 
     new_token = secrets.token_urlsafe(32)
+    is_interrupted = False
     try:
         run_http(
             server, port=port, token=new_token if token is None else token, ready=print_address
@@ -245,6 +256,9 @@ def _serve_http(server: "ImageVariationMCPServer", port: int) -> None:
             )
         raise
     except KeyboardInterrupt:
+        is_interrupted = True
+    _finish_paid_calls(server)
+    if is_interrupted:
         _interrupt()
     # As with a host, an engine that does not stop must not keep the process.
     sys.stderr.flush()

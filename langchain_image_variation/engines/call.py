@@ -8,7 +8,6 @@ from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
-from langchain_image_variation.cancellation import ignore_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines import AsyncVariationEngine, VariationEngine
 from langchain_image_variation.engines.background_loop import run_in_background
@@ -82,7 +81,7 @@ async def call_engine_async(
     progress: ProgressListener | None = None,
     wait_when_cancelled: bool = False,
     executor: Executor | None = None,
-    late_answer: Callable[[ImagesResponse], object] | None = None,
+    on_answer: Callable[[ImagesResponse], object] | None = None,
 ) -> ImagesResponse:
     """Do what `call_engine` does without blocking the loop. A sync engine runs in a thread.
 
@@ -97,8 +96,9 @@ async def call_engine_async(
             stops.
         executor: The threads in which a sync engine runs, unless `wait_when_cancelled` is set. By
             default, those of `asyncio.to_thread`.
-        late_answer: Called in such a thread with the answer of a sync engine that returns one
-            although the call was cancelled. Billed engines return what is finished by then.
+        on_answer: Called in such a thread with the answer of a sync engine, also if the call was
+            cancelled. Billed engines then return what is finished. Without `on_answer`, an answer
+            is lost if the call is cancelled before the loop takes it.
 
     Raises:
         ImageVariationError: See `call_engine`.
@@ -121,9 +121,9 @@ async def call_engine_async(
 
                 def create() -> Any:
                     answer = _create(engine, request)
-                    if late_answer is not None and cancel_event.is_set():
-                        with ignore_cancellation():
-                            late_answer(_finish(answer, request, engine))
+                    if on_answer is not None and not isawaitable(answer):
+                        answer = _finish(answer, request, engine)
+                        on_answer(answer)
                     return answer
 
                 run = partial(copy_context().run, create)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from pydantic import SecretStr
 
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
-from langchain_image_variation.engines.context import cancellation
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.not_given import NOT_GIVEN, NotGiven
@@ -327,7 +326,7 @@ class ImageVariationClient(_BaseClient["httpx.Client"]):
                 sends the image only to the server that you chose.
         """
         flow = self._flow.request(request, self._session.build_request)
-        return self._session.run(flow, cancellation())
+        return self._session.run(flow)
 
     def close(self) -> None:
         """Close the connections. An `http_client` that you passed stays open."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
+from langchain_image_variation.cancellation import delay_cancellation
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
     VARIATIONS_PATH,
@@ -111,14 +112,15 @@ class ClientFlow:
             budget=budget,
         )
         answer.model = None if form["model"] == DEFAULT_MODEL else form["model"]
-        for image in answer.data:
-            yield from download(
-                image,
-                endpoint,
-                policy=self.result_urls,
-                build_request=build_request,
-                budget=budget,
-            )
-        if self.normalize:
-            yield from normalize_images(answer, request.side, budget)
+        with delay_cancellation():
+            for image in answer.data:
+                yield from download(
+                    image,
+                    endpoint,
+                    policy=self.result_urls,
+                    build_request=build_request,
+                    budget=budget,
+                )
+            if self.normalize:
+                yield from normalize_images(answer, request.side, budget)
         return answer

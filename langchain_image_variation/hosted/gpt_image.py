@@ -11,6 +11,7 @@ from typing import Literal, Self
 import httpx
 from pydantic import SecretStr
 
+from langchain_image_variation.cancellation import delay_cancellation
 from langchain_image_variation.contract import (
     DEFAULT_MODEL,
     MAX_N,
@@ -18,7 +19,7 @@ from langchain_image_variation.contract import (
     ImagesResponse,
     Usage,
 )
-from langchain_image_variation.engines.context import cancellation, progress_reporter, stop_request
+from langchain_image_variation.engines.context import progress_reporter, stop_request
 from langchain_image_variation.engines.failed_images import failed_images
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.exceptions import (
@@ -183,7 +184,7 @@ class GptImageEngine:
                 attempts.
             ImageVariationError: See `ImageVariationClient.create_variation`.
         """
-        return self._session.run(self._flow(request), cancellation())
+        return self._session.run(self._flow(request))
 
     def close(self) -> None:
         """Close the connections. An `http_client` that you passed stays open."""
@@ -220,15 +221,16 @@ class GptImageEngine:
                 reporter.image_finished()
         response = _merge(answers)
         response.model = form["model"]
-        for image in response.data:
-            yield from download(
-                image,
-                self._endpoint,
-                policy=self._result_urls,
-                build_request=self._session.build_request,
-                budget=budget,
-            )
-        yield from normalize_images(response, request.side, budget)
+        with delay_cancellation():
+            for image in response.data:
+                yield from download(
+                    image,
+                    self._endpoint,
+                    policy=self._result_urls,
+                    build_request=self._session.build_request,
+                    budget=budget,
+                )
+            yield from normalize_images(response, request.side, budget)
         if failure is not None:
             response.data += failed_images(request.n - len(response.data), failure)
         response.size, response.output_format = request.size, "png"

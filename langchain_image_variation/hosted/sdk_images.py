@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from langchain_image_variation.contract import ImagesResponse, ResponseFormat, Size
-from langchain_image_variation.engines.context import cancellation
 from langchain_image_variation.exceptions import InvalidRequestError
 from langchain_image_variation.hosted.not_given import NOT_GIVEN, NotGiven
 from langchain_image_variation.images.png import SquarePNG
@@ -83,7 +82,7 @@ class Images:
             options,
             self._session.build_request,
         )
-        return self._session.run(flow, cancellation())
+        return self._session.run(flow)
 
 
 class AsyncImages:

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from collections.abc import Callable
 from http.cookiejar import Cookie, CookieJar
 from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any, TypeVar
@@ -76,9 +75,9 @@ class Session:
         """Return a request that includes the httpx client's own headers."""
         return _build_request(self._process_client(), self._proxy_variable, method, url, **options)
 
-    def run(self, flow: Flow[T], is_cancelled: Callable[[], bool]) -> T:
-        """Run a flow to its end, or until `is_cancelled` returns True."""
-        return Driver(self._process_client(), is_cancelled).run(flow)
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end, or until the call is cancelled."""
+        return Driver(self._process_client()).run(flow)
 
     def close(self) -> None:
         """Close the connections of this process, unless they are the caller's."""

@@ -16,7 +16,7 @@ import httpx
 
 from langchain_image_variation.cancellation import (
     cancel_after,
-    cancelled_error,
+    check_cancellation,
     ignore_cancellation,
     stop_request,
 )
@@ -87,16 +87,14 @@ Flow = Generator[Send | Wait | Work, Any, T]
 class Driver:
     """Performs the steps of flows in the caller's thread.
 
+    Once the call is cancelled (see `cancellation`), the next step raises an error.
+
     Args:
         client: Sends the requests that are not direct. None if all of them are.
-        is_cancelled: Returns whether the call was cancelled. The next step then raises an error.
     """
 
-    def __init__(
-        self, client: httpx.Client | None, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, client: httpx.Client | None) -> None:
         self._client = client
-        self._is_cancelled = is_cancelled
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end and return its result."""
@@ -116,8 +114,7 @@ class Driver:
             flow.close()
 
     def _perform(self, step: Send | Wait | Work) -> Any:
-        if self._is_cancelled():
-            raise cancelled_error()
+        check_cancellation()
         if isinstance(step, Send):
             return self._send(step)
         if isinstance(step, Wait):
@@ -148,8 +145,7 @@ class Driver:
         is_stopped = stop_request()
         end = time.monotonic() + step.seconds
         while (time_left := end - time.monotonic()) > 0:
-            if self._is_cancelled():
-                raise cancelled_error()
+            check_cancellation()
             if step.until_stopped and is_stopped():
                 return
             time.sleep(min(time_left, _POLL_INTERVAL))

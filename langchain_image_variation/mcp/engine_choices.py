@@ -95,7 +95,11 @@ class EngineChoices:
     @property
     def calls_server(self) -> bool:
         """Whether any of the engines sends images to a server."""
-        return any(engine_base_url(engine) is not None for engine in self._engines())
+        return any(self.is_hosted(settings) for settings in self._settings.values())
+
+    def is_hosted(self, settings: ToolSettings) -> bool:
+        """Return whether the engine of these settings sends images to a server."""
+        return engine_base_url(self.loaded_engines.get(settings.engine)) is not None
 
     def choose(self, arguments: CreateArguments) -> ToolSettings:
         """Return the settings for a call, with the engine and the seed that a model chose.

@@ -11,8 +11,8 @@ from langchain_image_variation.exceptions import RateLimitError
 __all__ = ["MAX_ENGINE_CALLS", "EngineThreads"]
 
 MAX_ENGINE_CALLS = 16
-"""The maximum number of calls of sync engines at once. The hosts of one user make only a few. A
-cancelled call counts until its engine stops."""
+"""The maximum number of calls at once. The hosts of one user make only a few. A cancelled call
+counts until its engine stops."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

@@ -146,6 +146,8 @@ class ImageVariationMCPServer(MCPServer[Any]):
         content = "thumbnail" if thumbnail == "sheet" else "text"
         self._choices = EngineChoices(settings.model_copy(update={"content": content}), engines)
         self._engine_threads = EngineThreads()
+        # Apart, so that the end of the server waits for no other calls.
+        self._hosted_engine_threads = EngineThreads()
         self._refuses_calls = False
         super().__init__(
             "image-variation", version=__version__, instructions=_INSTRUCTIONS, log_level="WARNING"
@@ -156,15 +158,14 @@ class ImageVariationMCPServer(MCPServer[Any]):
         self._refuses_calls = True
 
     def wait_for_hosted_engines(self, seconds: float) -> None:
-        """Wait for calls that cost money. All calls must have been cancelled before.
+        """Wait for calls of hosted engines. All calls must have been cancelled before.
 
         They cancel their jobs, and save the images that are paid for.
 
         Args:
             seconds: How long to wait at most.
         """
-        if self._choices.calls_server:
-            self._engine_threads.wait_until_idle(seconds)
+        self._hosted_engine_threads.wait_until_idle(seconds)
 
     async def list_tools(self) -> list[Tool]:
         """Return the tools, with the limits of the settings in their schemas."""
@@ -252,13 +253,14 @@ class ImageVariationMCPServer(MCPServer[Any]):
         values = parse_arguments(arguments, choices.bounds, with_seed=choices.has_seed)
         values = values.model_copy(update={"image": result_name(values.image)})
         settings = choices.choose(values)
+        is_hosted = choices.is_hosted(settings)
         async with report_images(context) as listener:
             result = await call_tool_async(
                 settings,
                 choices.loaded_engines,
                 values,
                 listener=listener,
-                executor=self._engine_threads,
+                executor=self._hosted_engine_threads if is_hosted else self._engine_threads,
             )
         thumbnails = await asyncio.to_thread(self._make_thumbnails, settings, result)
         return text_answer(result.content, describe_result(result), thumbnails)

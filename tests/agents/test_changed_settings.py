@@ -17,6 +17,7 @@ WRONG_SETTINGS: dict[str, Any] = {
     "expose": {"size"},
     "fixed_size": "3x3",
     "max_n": 11,
+    "max_nn": 3,
     "raise_on": (KeyError,),
     "root_dir": "no-folder",
     "state_key": "messages",
@@ -43,14 +44,14 @@ def change(tool: ImageVariationTool, how: str, name: str, value: Any) -> ImageVa
 @pytest.mark.parametrize("how", ["assignment", "copy"])
 def test_a_wrong_value_is_refused(tool: ImageVariationTool, how: str, name: str) -> None:
     """A changed setting gets the error that the constructor raises, and nothing has changed."""
-    before = getattr(tool, name)
+    before = getattr(tool, name, None)
     settings: dict[str, Any] = {"root_dir": tool.root_dir, "engine": "instant"}
     with pytest.raises(Exception) as expected:
         ImageVariationTool(**{**settings, name: WRONG_SETTINGS[name]})
     with pytest.raises(expected.type) as caught:
         change(tool, how, name, WRONG_SETTINGS[name])
     assert str(caught.value).splitlines()[1:] == str(expected.value).splitlines()[1:]
-    assert getattr(tool, name) is before
+    assert getattr(tool, name, None) is before
     assert tool.invoke({"image": "cat.jpg"}).startswith("Made 1 variation of cat, 256x256")
 
 

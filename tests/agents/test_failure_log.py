@@ -10,8 +10,13 @@ import pytest
 from langchain_image_variation.agents.conversation import scope_name
 from langchain_image_variation.agents.tool import ImageVariationTool
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
+from langchain_image_variation.engines.failed_images import failed_images
 from langchain_image_variation.engines.instant import InstantEngine
-from langchain_image_variation.exceptions import ContentPolicyError
+from langchain_image_variation.exceptions import (
+    ContentPolicyError,
+    EngineError,
+    ImageVariationError,
+)
 from pytest_image_variation.samples import square_png
 from tests.agents.conversing import Talk
 from tests.agents.failing import ENCODED, KEY, LOGGER, FailingEngine
@@ -146,3 +151,24 @@ def test_a_failure_keeps_no_image_alive(root: Path, monkeypatch: pytest.MonkeyPa
         assert references[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("error", [EngineError("a bug"), ContentPolicyError("No faces.")])
+def test_the_record_of_one_image_names_its_conversation(
+    root: Path, caplog: pytest.LogCaptureFixture, error: ImageVariationError
+) -> None:
+    """If only one of two images fails, its record has the folder of the conversation too."""
+
+    class Engine:
+        base_url = "https://images.example/v1"
+
+        def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            response = InstantEngine().create_variation(request)
+            response.data[1:] = failed_images(1, error)
+            return response
+
+    caplog.set_level(logging.INFO, LOGGER)
+    tool = ImageVariationTool(root_dir=root, engine=Engine())
+    Talk(tool, "user-1").vary("cat.png", n=2)
+    [record] = caplog.records
+    assert vars(record)["conversation_folder"] == scope_name("user-1")

@@ -11,6 +11,7 @@ import pytest
 from langchain_image_variation.contract import CreateImageVariationRequest, ImagesResponse
 from langchain_image_variation.engines.call import call_engine, call_engine_async
 from langchain_image_variation.engines.context import cancellation
+from langchain_image_variation.engines.instant import InstantEngine
 from langchain_image_variation.exceptions import EngineError
 from langchain_image_variation.images.png import SquarePNG
 from pytest_image_variation.samples import square_png
@@ -204,3 +205,58 @@ async def test_a_call_that_is_cancelled_early_leaves_nothing() -> None:
         del call
         gc.collect()
     assert not caught
+
+
+class LateEngine:
+    """Answers although its call was cancelled.
+
+    Args:
+        answer: What it returns, right or wrong.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.started = threading.Event()
+        self.finish = threading.Event()
+
+    def create_variation(self, request: CreateImageVariationRequest) -> Any:
+        """Answer once it may."""
+        self.started.set()
+        self.finish.wait(60)
+        return self.answer
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+async def test_the_answer_of_a_cancelled_call_is_not_lost(is_right: bool) -> None:
+    """A late answer is passed on from the engine's thread, unless it breaks a rule."""
+    response = ImagesResponse.from_pngs([square_png(256)], response_format="b64_json")
+    engine = LateEngine(response if is_right else "no response")
+    answers: list[tuple[ImagesResponse, bool]] = []
+    with ThreadPoolExecutor(1) as executor:
+        call = asyncio.create_task(
+            call_engine_async(
+                engine,
+                CreateImageVariationRequest(image=SquarePNG(square_png(8)), size="256x256"),
+                executor=executor,
+                on_answer=lambda answer: answers.append((answer, cancellation()())),
+            )
+        )
+        assert await asyncio.to_thread(engine.started.wait, 60)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        engine.finish.set()
+    assert answers == ([(response, True)] if is_right else [])
+
+
+async def test_the_answer_of_an_async_engine_is_only_returned() -> None:
+    """An async engine has no thread from which its answer could be passed on."""
+
+    class Engine:
+        async def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
+            return InstantEngine().create_variation(request)
+
+    answers: list[ImagesResponse] = []
+    response = await call_engine_async(Engine(), REQUEST, on_answer=answers.append)
+    assert len(response.data) == 1
+    assert answers == []

@@ -2,12 +2,14 @@
 
 import json
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 
+from langchain_image_variation.cancellation import cancel_after
 from langchain_image_variation.contract import (
     CreateImageVariationRequest,
     Image,
@@ -25,7 +27,7 @@ from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES, Budget
 from langchain_image_variation.hosted.client import ImageVariationClient
 from langchain_image_variation.hosted.gpt_image import GptImageEngine
 from langchain_image_variation.hosted.session import MAX_COOKIE_LENGTH, MAX_COOKIES
-from langchain_image_variation.http.flow import Driver
+from langchain_image_variation.http.flow import Driver, Flow
 from langchain_image_variation.images.png import SquarePNG
 from tests.calling import BASE_URL, PNG, Caller, answering, b64, ok, success
 from tests.http.raw_server import raw_server, response
@@ -145,9 +147,15 @@ def test_a_cancelled_call_ends_between_images() -> None:
     """A cancelled call converts no image after the current one."""
     answer = ImagesResponse.from_pngs([PNG] * 3, response_format="b64_json")
     budget = Budget(time.monotonic() + 600, MAX_ANSWER_BYTES)
-    is_cancelled = iter([False, True]).__next__
-    with pytest.raises(EngineError, match="cancelled"):
-        Driver(None, is_cancelled).run(normalize_images(answer, 256, budget))
+    cancel_event = threading.Event()
+
+    def cancel_after_one(flow: Flow[None]) -> Flow[None]:
+        yield next(flow)
+        cancel_event.set()
+        yield from flow
+
+    with cancel_after(cancel_event), pytest.raises(EngineError, match="cancelled"):
+        Driver(None).run(cancel_after_one(normalize_images(answer, 256, budget)))
     assert [SquarePNG(image.read()).side for image in answer.data] == [256, 8, 8]
 
 

@@ -3,13 +3,16 @@
 import contextlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["COMMAND", "MODERN", "Host", "install_engine"]
+__all__ = ["COMMAND", "MODERN", "Host", "install_engine", "wait_until_sigterm_is_ignored"]
 
 COMMAND = [sys.executable, "-m", "langchain_image_variation", "mcp"]
 
@@ -60,6 +63,16 @@ def install_engine(folder: Path) -> dict[str, str]:
         "[langchain_image_variation.engines]\nstubborn = stubborn:StubbornEngine\n"
     )
     return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def wait_until_sigterm_is_ignored(process: subprocess.Popen[Any]) -> None:
+    """Wait until a process of Linux ignores SIGTERM, or has ended."""
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        match = re.search(r"^SigIgn:\s*(\w+)$", status, re.MULTILINE)
+        if match and int(match[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
 
 
 class Host:

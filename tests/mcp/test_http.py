@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -17,8 +18,9 @@ import pytest
 
 from langchain_image_variation.exceptions import InvalidRequestError
 from pytest_image_variation.samples import square_png
+from tests.hosted.services.fakes import KEY, FakeReplicate
 from tests.mcp.serving import TOOL, PatientEngine, serve, text
-from tests.mcp.stdio import COMMAND, install_engine
+from tests.mcp.stdio import COMMAND, install_engine, wait_until_sigterm_is_ignored
 
 from mcp import Client  # isort: skip  # not before the module that skips without it
 from mcp.client.streamable_http import streamable_http_client
@@ -272,6 +274,39 @@ async def test_a_second_signal_ends_a_stubborn_engine(root: Path, tmp_path: Path
                 await asyncio.to_thread(process.wait, 120)
                 call.cancel()
         assert process.returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_the_end_waits_for_paid_calls(root: Path, is_cancelled: bool) -> None:
+    """If a paid call is cancelled, or a second signal ends it, its job is cancelled first."""
+    service = FakeReplicate()
+    service.endless_seeds = {1}
+    service.accepts_jobs.clear()
+    with service.running():
+        arguments = ["--engine", "replicate", "--base-url", service.url, "--seed", "1"]
+        env = {**os.environ, "REPLICATE_API_TOKEN": KEY}
+        with running(root, *arguments, env=env) as (process, url):
+            with contextlib.suppress(Exception):  # the client loses its connection
+                async with connect(url) as client:
+                    call = asyncio.create_task(client.call_tool(TOOL, {**CAT, "n": 1}))
+                    while not service.paths("POST"):
+                        await asyncio.sleep(0.01)
+                    if is_cancelled:
+                        call.cancel()
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await call
+                    process.send_signal(signal.SIGTERM)
+                    if not is_cancelled:
+                        while "shutting down" not in text(await client.call_tool(TOOL, CAT)):
+                            await asyncio.sleep(0.01)
+                        process.send_signal(signal.SIGTERM)
+                    await asyncio.to_thread(wait_until_sigterm_is_ignored, process)
+                    process.send_signal(signal.SIGTERM)
+                    service.accepts_jobs.set()
+                    call.cancel()
+            assert await asyncio.to_thread(process.wait, 60) == 0
+    assert len(service.cancelled) == 1
 
 
 def test_a_random_token_is_printed_once(root: Path) -> None:

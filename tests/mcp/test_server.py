@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from langchain_image_variation.engines.instant import InstantEngine
+from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.engines.local import LocalEngine
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
@@ -494,6 +495,23 @@ async def test_engines_that_never_stop_do_not_delay_others(root: Path) -> None:
         while (answer := await client.call_tool(TOOL, SMALL_CAT)).is_error:
             await asyncio.sleep(0.01)
         assert answer.structured_content["images"]
+
+
+async def test_the_end_waits_only_for_hosted_engines(root: Path) -> None:
+    """A call of a local engine delays no server, even if another engine of it is hosted."""
+    engine = StubbornEngine()
+    fal = load_engine("fal", api_key=KEY)
+    server = serve(root, engine, [fal])
+    async with Client(server) as client:
+        call = asyncio.create_task(client.call_tool(TOOL, SMALL_CAT))
+        while not engine.calls:
+            await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout(30):
+                await asyncio.to_thread(server.wait_for_hosted_engines, 600)
+        finally:
+            engine.released.set()
+        await call
 
 
 async def test_a_stopping_server_refuses_calls(root: Path) -> None:

@@ -1,14 +1,22 @@
 import json
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hosted.services.fakes import KEY, FakeFal
+from tests.hosted.services.fakes import KEY, FakeFal, FakeReplicate
 from tests.mcp.serving import TOOL, text
-from tests.mcp.stdio import COMMAND, MODERN, Host, install_engine
+from tests.mcp.stdio import (
+    COMMAND,
+    MODERN,
+    Host,
+    install_engine,
+    wait_until_sigterm_is_ignored,
+)
 
 from mcp import Client  # isort: skip  # not before the module that skips without it
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -87,6 +95,32 @@ def test_a_paid_call_is_not_lost_with_the_host(root: Path) -> None:
     assert host.process.returncode == 0
     assert len(service.cancelled) == 1
     assert len([*root.rglob("cat-*-1.png")]) == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_an_impatient_host_does_not_cost_a_job(root: Path) -> None:
+    """If the host sends SIGTERM after it left, as the SDK's does, the job is still cancelled."""
+    service = FakeReplicate()
+    service.endless_seeds = {1}
+    service.accepts_jobs.clear()
+    with (
+        service.running(),
+        Host(
+            root,
+            *("--engine", "replicate", "--base-url", service.url, "--seed", "1"),
+            env={**os.environ, "REPLICATE_API_TOKEN": KEY},
+        ) as host,
+    ):
+        host.send("tools/call", name=TOOL, arguments={**CAT, "n": 1})
+        while not service.paths("POST"):
+            time.sleep(0.01)
+        assert host.process.stdin is not None
+        host.process.stdin.close()
+        wait_until_sigterm_is_ignored(host.process)
+        host.process.send_signal(signal.SIGTERM)
+        service.accepts_jobs.set()
+        assert host.process.wait(timeout=60) == 0
+    assert len(service.cancelled) == 1
 
 
 @pytest.mark.parametrize("end", ["input", "interrupt", "terminate"])

@@ -6,6 +6,7 @@ The requests follow fal's documentation of its queue and of `fal-ai/flux-1/dev/r
 from collections.abc import Mapping
 from typing import Any
 
+from langchain_image_variation.cancellation import delay_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, Image
 from langchain_image_variation.exceptions import (
     ContentPolicyError,
@@ -97,7 +98,8 @@ class _QueuedJob(Job):
         answer = yield from self.service.poll(f"{path}/status", budget)
         if not _is_completed(answer):
             return None
-        answer = yield from self.service.poll(str(path), budget)
+        with delay_cancellation():
+            answer = yield from self.service.poll(str(path), budget)
         self.path = None
         return _read_image(answer)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from langchain_image_variation.cancellation import ignore_cancellation
+from langchain_image_variation.cancellation import delay_cancellation, ignore_cancellation
 from langchain_image_variation.contract import CreateImageVariationRequest, Image, ImagesResponse
 from langchain_image_variation.engines.call_interrupt import CallInterrupt
 from langchain_image_variation.engines.context import cancellation, progress_reporter, stop_request
@@ -70,7 +70,8 @@ def create_images(
     """Make the calls of a request, at most `MAX_CONCURRENT_CALLS` at the same time.
 
     If the request is stopped or interrupted, no further call starts, and jobs are cancelled. Calls
-    that cannot be cancelled are finished, and so are downloads.
+    that cannot be cancelled are finished, and so are downloads. If it is cancelled, only downloads
+    and conversions are finished, within `DELAY_SECONDS`.
 
     Args:
         service: The service to call.
@@ -134,7 +135,7 @@ def _make(service: Service, call: Call, side: int, budget: Budget) -> ImagesResp
     if stop_request()() or cancellation()():
         raise UnsentCallError(service.title)
     try:
-        return service.session.run(_flow(service, call, side, budget), cancellation())
+        return service.session.run(_flow(service, call, side, budget))
     except BaseException:
         _cancel(service, call, budget)
         raise
@@ -142,16 +143,17 @@ def _make(service: Service, call: Call, side: int, budget: Budget) -> ImagesResp
 
 def _flow(service: Service, call: Call, side: int, budget: Budget) -> Flow[ImagesResponse]:
     answer = yield from call.flow(budget)
-    for image in answer.data:
-        yield from download(
-            image,
-            service.endpoint,
-            policy=service.result_urls,
-            build_request=service.session.build_request,
-            budget=budget,
-            outlast_outages=True,
-        )
-    yield from normalize_images(answer, side, budget)
+    with delay_cancellation():
+        for image in answer.data:
+            yield from download(
+                image,
+                service.endpoint,
+                policy=service.result_urls,
+                build_request=service.session.build_request,
+                budget=budget,
+                outlast_outages=True,
+            )
+        yield from normalize_images(answer, side, budget)
     return answer
 
 
@@ -162,7 +164,7 @@ def _cancel(service: Service, call: Call, budget: Budget) -> None:
     if flow is not None:
         # The job may have ended meanwhile, and the caller needs the first error.
         with suppress(ImageVariationError), ignore_cancellation():
-            service.session.run(flow, cancellation())
+            service.session.run(flow)
 
 
 def _images(title: str, call: Call, outcome: Outcome) -> list[Image]:
