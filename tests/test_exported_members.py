@@ -4,6 +4,7 @@ import pkgutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +124,20 @@ def test_imports_load_only_what_they_need(statement: str, forbidden: str) -> Non
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert completed.stdout == "[]\n", completed.stderr
+
+
+def test_an_early_interrupt_meets_the_guard() -> None:
+    """Nothing is imported before the program can answer Ctrl-C with its message."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); old_names = {*sys.modules}\n"
+        "import langchain_image_variation.__main__; print(sorted({*sys.modules} - old_names))"
+    )
+    root = str(Path(langchain_image_variation.__path__[0]).parent)
+    completed = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, timeout=60
+    )
+    names = ["langchain_image_variation", "langchain_image_variation.__main__"]
+    assert completed.stdout == f"{names}\n", completed.stderr
 
 
 @pytest.mark.slow
