@@ -178,6 +178,16 @@ def test_a_framework_names_its_missing_extra(
     assert install_command(f"langchain-image-variation[{extra}]") in completed.stderr
 
 
+def test_the_kit_names_its_missing_extra() -> None:
+    """Without pytest, importing the conformance kit raises an error that names the extra."""
+    code = "import sys; sys.modules['pytest'] = None; import pytest_image_variation.conformance"
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert "MissingExtraError: The conformance kit needs the package 'pytest'" in completed.stderr
+    assert install_command("langchain-image-variation[pytest]") in completed.stderr
+
+
 def test_help_works_without_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names whose extra is not installed are hidden from `help`."""
     for package in (*NAMES_OF_EXTRAS.values(), "uvicorn"):
