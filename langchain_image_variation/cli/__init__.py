@@ -92,6 +92,13 @@ class _Parser(argparse.ArgumentParser):
         line = line if len(line) <= 200 else line[:200] + "..."
         self.exit(INVALID, f"{self.prog}: {line}; see {self.prog} --help\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            # argparse ignores errors, and exits before anything else flushes the stream.
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
+
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     program = _parser()

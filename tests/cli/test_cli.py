@@ -319,11 +319,14 @@ def test_closed_streams_do_no_harm(redirection: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_output_device_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("argument", ["engines", "--version", "--help"])
+def test_a_full_output_device_is_one_line(argument: str, unbuffered: str) -> None:
     """If standard output is a full device, the exit code is 1, with one line of error."""
     with open("/dev/full", "w") as full:
         completed = subprocess.run(
-            [sys.executable, "-m", "langchain_image_variation", "engines"],
+            [sys.executable, "-m", "langchain_image_variation", argument],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
