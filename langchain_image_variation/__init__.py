@@ -14,10 +14,11 @@ the clients of a server. To write an engine, see `VariationEngine`. All errors a
 The public names are loaded on first use, so importing this package is almost free.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
+
+# Type checkers take this for true. Importing `typing` takes long enough for Ctrl-C to come before
+# `__main__` can answer it.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from langchain_image_variation.agents.graph_state import add_images
@@ -145,6 +146,9 @@ _EXTRAS = {
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported here so that importing this package stays fast.
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 

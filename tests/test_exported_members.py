@@ -4,6 +4,7 @@ import pkgutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +126,20 @@ def test_imports_load_only_what_they_need(statement: str, forbidden: str) -> Non
     assert completed.stdout == "[]\n", completed.stderr
 
 
+def test_an_early_interrupt_meets_the_guard() -> None:
+    """Nothing is imported before the program can answer Ctrl-C with its message."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); old_names = {*sys.modules}\n"
+        "import langchain_image_variation.__main__; print(sorted({*sys.modules} - old_names))"
+    )
+    root = str(Path(langchain_image_variation.__path__[0]).parent)
+    completed = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, timeout=60
+    )
+    names = ["langchain_image_variation", "langchain_image_variation.__main__"]
+    assert completed.stdout == f"{names}\n", completed.stderr
+
+
 @pytest.mark.slow
 def test_import_star_needs_no_extra() -> None:
     """`import *` imports the names that do not need an extra."""
@@ -161,6 +176,16 @@ def test_a_framework_names_its_missing_extra(
     )
     assert f"MissingExtraError: {subject} needs the package '{package}" in completed.stderr
     assert install_command(f"langchain-image-variation[{extra}]") in completed.stderr
+
+
+def test_the_kit_names_its_missing_extra() -> None:
+    """Without pytest, importing the conformance kit raises an error that names the extra."""
+    code = "import sys; sys.modules['pytest'] = None; import pytest_image_variation.conformance"
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert "MissingExtraError: The conformance kit needs the package 'pytest'" in completed.stderr
+    assert install_command("langchain-image-variation[pytest]") in completed.stderr
 
 
 def test_help_works_without_the_extras(monkeypatch: pytest.MonkeyPatch) -> None:

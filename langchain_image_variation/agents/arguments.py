@@ -21,6 +21,7 @@ __all__ = [
     "Exposable",
     "ExposedArguments",
     "ImageVariationArguments",
+    "NotBoolean",
     "bounded_arguments",
     "check_n",
     "chosen_values",
@@ -72,6 +73,16 @@ def _replace_null(default: object) -> BeforeValidator:
     return BeforeValidator(lambda value: default if value is None else value)
 
 
+def _check_not_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a boolean is not a number")
+    return value
+
+
+NotBoolean = BeforeValidator(_check_not_boolean)
+"""Pydantic takes true for 1 and false for 0."""
+
+
 class ImageVariationArguments(BaseModel):
     """The arguments that a model sees, in every framework."""
 
@@ -82,7 +93,7 @@ class ImageVariationArguments(BaseModel):
         "of an image, such as 'img_7c1e09ab' or 'cat-d7a252c5-1', or a file path, such as "
         "'photo.jpg'. Never a URL or base64. Any other value returns a list of the images."
     )
-    n: Annotated[int, _replace_null(1)] = Field(
+    n: Annotated[int, _replace_null(1), NotBoolean] = Field(
         default=1, ge=1, le=MAX_N, description=f"How many variations to make, from 1 to {MAX_N}."
     )
     size: Annotated[Size, _replace_null("1024x1024")] = Field(
@@ -123,6 +134,7 @@ class ExposedArguments(ImageVariationArguments):
             le=1,
             allow_inf_nan=False,
         ),
+        NotBoolean,
     ] = None
     prompt: Annotated[
         str | None,

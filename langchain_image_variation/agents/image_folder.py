@@ -63,10 +63,19 @@ class ImageFolder:
         root: The folder.
 
     Raises:
-        SourceError: If there is no such folder.
+        SourceError: If there is no such folder, or if the working directory was deleted and the
+            folder is relative to it.
     """
 
     def __init__(self, root: Path) -> None:
+        try:
+            root.resolve()
+        except FileNotFoundError:
+            # `is_dir` would still be true of ".".
+            raise SourceError(
+                "The working directory was deleted.",
+                hint="Change to another one, or set an absolute root_dir.",
+            ) from None
         if not root.is_dir():
             raise SourceError(
                 f"There is no folder {root.name!r}.",

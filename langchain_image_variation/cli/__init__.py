@@ -8,6 +8,7 @@ the program.
 """
 
 import argparse
+import codecs
 import io
 import os
 import sys
@@ -29,6 +30,10 @@ from langchain_image_variation.cli.serve import add_serve
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 __all__ = ["main"]
+
+_NAME_ERRORS = "image-variation-names"
+"""How standard output encodes what its encoding lacks, unless it is a terminal. Programs read file
+names there, so a byte of a name that is not text stays as it is. Other characters are escaped."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +84,20 @@ def _repair_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w"))
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            is_for_people = name == "stderr" or stream.isatty()
+            stream.reconfigure(errors="backslashreplace" if is_for_people else _NAME_ERRORS)
+
+
+def _encode_character(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    # The range may have characters of both kinds.
+    error.end = error.start + 1
+    is_byte = "\udc80" <= error.object[error.start] <= "\udcff"
+    return codecs.lookup_error("surrogateescape" if is_byte else "backslashreplace")(error)
+
+
+codecs.register_error(_NAME_ERRORS, _encode_character)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,6 +109,13 @@ class _Parser(argparse.ArgumentParser):
         line = " ".join(message.split())
         line = line if len(line) <= 200 else line[:200] + "..."
         self.exit(INVALID, f"{self.prog}: {line}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            # argparse ignores errors, and exits before anything else flushes the stream.
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

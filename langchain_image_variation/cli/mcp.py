@@ -192,7 +192,15 @@ def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:
     cancel their jobs and to save the finished images. The library's thread blocks until the next
     line of input, and an engine's thread cannot be stopped. Files are written atomically, so none
     is incomplete.
+
+    Raises:
+        InvalidRequestError: If the process was started without one of the two streams.
     """
+    if sys.__stdin__ is None or sys.__stdout__ is None:
+        raise InvalidRequestError(
+            "Standard input or output is closed, but a host talks to this command by both. Start "
+            "it from a host, or pass --http to serve over HTTP."
+        )
     # Imported here because other commands need no event loop.
     import asyncio
 

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, create_model
 from langchain_image_variation.agents.arguments import (
     ArgumentBounds,
     ImageVariationArguments,
+    NotBoolean,
     bounded_arguments,
     describe_tool,
     explain_errors,
@@ -61,7 +62,7 @@ _RULES = {
 class CreateArguments(ImageVariationArguments):
     """The arguments of `create_image_variations`, besides those that the developer exposes."""
 
-    seed: Annotated[int | None, _SEED] = None
+    seed: Annotated[int | None, _SEED, NotBoolean] = None
     engine: str | None = None
 
 

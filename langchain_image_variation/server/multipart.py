@@ -27,6 +27,7 @@ _NULLABLE_FIELDS = ("model", "n", "response_format", "size")
 text `null` instead."""
 
 _FILE_TYPE = re.compile(rb"[ \t]*(?:image/|application/octet-stream[ \t]*(?:;|$))", re.IGNORECASE)
+_WRONG_BOUNDARY = "It must use the boundary that its Content-Type names."
 _MAX_FIELD_BYTES = 16 * 1024
 _MIN_PIECE_BYTES = 4096
 """Shorter pieces of an image are joined, because each separate piece costs 300 bytes."""
@@ -40,7 +41,7 @@ class MultipartForm:
         option_names: The fields that are allowed besides those of the contract.
 
     Raises:
-        InvalidRequestError: If the header has no boundary.
+        InvalidRequestError: If the header has no valid boundary.
     """
 
     def __init__(self, content_type: str, *, option_names: Sequence[str] = ()) -> None:
@@ -58,7 +59,7 @@ class MultipartForm:
         self._value = bytearray()
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
-            raise _invalid_form_error()
+            raise _boundary_error()
         self._preamble: bytearray | None = bytearray()
         """What has arrived before the first delimiter, or None once that has arrived."""
         self._boundary = boundary
@@ -77,7 +78,7 @@ class MultipartForm:
                 },
             )
         except FormParserError:
-            raise _invalid_form_error() from None
+            raise _boundary_error() from None
 
     def feed(self, piece: bytes) -> None:
         """Parse the next piece of the body.
@@ -89,7 +90,10 @@ class MultipartForm:
         try:
             self._parser.write(piece if self._preamble is None else self._skip_preamble(piece))
         except FormParserError:
-            raise _invalid_form_error() from None
+            raise _invalid_form_error(
+                "The headers of a part are malformed or too long, or a boundary is not followed by "
+                "CRLF. Let a library write the form."
+            ) from None
 
     def image(self) -> bytes:
         """Return the bytes of `image`. Call this once, after the whole body has been fed.
@@ -98,7 +102,7 @@ class MultipartForm:
             InvalidRequestError: If the form has no closing boundary or no `image`.
         """
         if self._preamble is not None:
-            raise _invalid_form_error()
+            raise _invalid_form_error(_WRONG_BOUNDARY)
         if not self._is_closed:
             # RFC 2046, section 5.1.1. Its last field may be cut off, or missing.
             raise InvalidRequestError(
@@ -128,7 +132,7 @@ class MultipartForm:
         match = re.search(delimiter % re.escape(self._boundary), self._preamble)
         start = len(self._preamble) if match is None else match.start(1)
         if start > MAX_PREAMBLE_BYTES:
-            raise _invalid_form_error()
+            raise _invalid_form_error(_WRONG_BOUNDARY)
         if match is None:
             return b""
         form = match[1] + self._preamble[match.end() :]
@@ -146,7 +150,9 @@ class MultipartForm:
         # Programs disagree about which of two equal headers counts. They also disagree about
         # whether a bare LF ends a line.
         if name in self._headers or b"\n" in value:
-            raise _invalid_form_error()
+            raise _invalid_form_error(
+                "Each header of a part must come once, on a line that ends with CRLF."
+            )
         self._headers[name] = value
         self._header = bytearray(), bytearray()
 
@@ -154,7 +160,10 @@ class MultipartForm:
         disposition = self._headers.get(b"content-disposition", b"").decode("latin-1")
         options = parse_options_header(disposition)[1]
         if b"name" not in options:
-            raise _invalid_form_error()
+            raise _invalid_form_error(
+                "Each part needs a header with its name, as in 'Content-Disposition: form-data; "
+                'name="n"\'.'
+            )
         self._name = name = _text(options[b"name"])
         # Some clients send only the extended form of the name. Its value does not matter.
         is_file = b"filename" in options or "filename*=" in disposition
@@ -217,8 +226,12 @@ def _text(data: bytes | bytearray) -> str:
         raise InvalidRequestError("The multipart form must be encoded in UTF-8.") from None
 
 
-def _invalid_form_error() -> InvalidRequestError:
+def _boundary_error() -> InvalidRequestError:
     return InvalidRequestError(
-        "The body is not a valid multipart form. It must use the boundary that its Content-Type "
-        "names."
+        "The Content-Type multipart/form-data must name a valid boundary. Leave that header out, "
+        "and your HTTP client sets it."
     )
+
+
+def _invalid_form_error(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The body is not a valid multipart form. {reason}")

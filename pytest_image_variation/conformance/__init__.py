@@ -5,11 +5,18 @@ To check a running server: ``python -m pytest --pyargs pytest_image_variation.co
 classes here and provide its fixture.
 """
 
-from pytest_image_variation.conformance.capabilities import Capabilities
-from pytest_image_variation.conformance.client_tests import ClientConformanceTests
-from pytest_image_variation.conformance.engine_tests import EngineConformanceTests
-from pytest_image_variation.conformance.server import Server
-from pytest_image_variation.conformance.server_tests import ServerConformanceTests
+from langchain_image_variation.exceptions import MissingExtraError
+
+try:
+    from pytest_image_variation.conformance.capabilities import Capabilities
+    from pytest_image_variation.conformance.client_tests import ClientConformanceTests
+    from pytest_image_variation.conformance.engine_tests import EngineConformanceTests
+    from pytest_image_variation.conformance.server import Server
+    from pytest_image_variation.conformance.server_tests import ServerConformanceTests
+except ImportError as error:
+    raise MissingExtraError.for_package(
+        "The conformance kit", error.name, "langchain-image-variation[pytest]"
+    ) from None
 
 __all__ = [
     "Capabilities",

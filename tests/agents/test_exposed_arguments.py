@@ -110,7 +110,7 @@ async def test_the_engine_gets_the_chosen_strength(kind: str) -> None:
         assert image["sha256"] == expected["sha256"]
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1.1, "much", "nan", [0.5]])
+@pytest.mark.parametrize("strength", [-0.1, 1.1, "much", "nan", [0.5], True])
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_wrong_strength_is_a_mistake(strength: object, kind: str) -> None:
     """A strength that is not a number from 0 to 1 is answered with the rule, and makes nothing."""

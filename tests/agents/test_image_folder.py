@@ -36,6 +36,19 @@ def read(root: Path, name: str) -> bytes | None:
         return file.read()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the working directory")
+def test_a_deleted_working_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the working directory was deleted, the error says so, and not that a path is wrong."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(SourceError, match="The working directory was deleted"):
+        ImageFolder(Path("."))
+
+
 @pytest.mark.parametrize("name", ["cat.png", "./trip/../cat.png", "trip/dog.png", "trip//dog.png"])
 def test_opens_a_file_under_the_root(root: Path, name: str) -> None:
     """A file under the root is opened by its relative path, which may take detours."""

@@ -174,6 +174,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": "broken.png"}, "broken.png: image is a corrupt PNG file: its pixels end early"),
     ({"image": "cat.jpg", "n": 11}, "n must be a whole number from 1 to 10, got 11."),
     ({"image": "cat.jpg", "n": "many"}, "n must be a whole number from 1 to 10, got 'many'."),
+    ({"image": "cat.jpg", "n": True}, "n must be a whole number from 1 to 10, got True."),
     ({"image": "cat.jpg", "size": "1x1"}, "size must be one of 256x256, 512x512, 1024x1024, got"),
     (
         {"image": "cat.jpg", "prompt": "blue"},

@@ -319,11 +319,14 @@ def test_closed_streams_do_no_harm(redirection: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_output_device_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("argument", ["engines", "--version", "--help"])
+def test_a_full_output_device_is_one_line(argument: str, unbuffered: str) -> None:
     """If standard output is a full device, the exit code is 1, with one line of error."""
     with open("/dev/full", "w") as full:
         completed = subprocess.run(
-            [sys.executable, "-m", "langchain_image_variation", "engines"],
+            [sys.executable, "-m", "langchain_image_variation", argument],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
@@ -347,6 +350,25 @@ def test_an_ascii_terminal_shows_every_name() -> None:
         )
         assert (completed.returncode, b"Traceback" in completed.stderr) == (0, False)
     assert b"\\xf6/photo-" in completed.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.slow
+def test_a_name_that_is_not_utf_8_is_printed_as_it_is() -> None:
+    """A program can open the file whose name was printed, even if it is not valid UTF-8."""
+    completed = subprocess.run(
+        [
+            *(os.fsencode(sys.executable), b"-m", b"langchain_image_variation", b"create"),
+            *(b"photo.jpg", b"--engine", b"instant", b"-o", b"\xc3\xb6\xfe"),
+        ],
+        env={**os.environ, "PYTHONUTF8": "1"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert completed.returncode == 0, completed.stderr
+    paths = completed.stdout.splitlines()
+    assert paths[0].startswith(b"\xc3\xb6\xfe/photo-")
+    assert all(os.path.isfile(path) for path in paths)
 
 
 def test_a_bug_in_an_engine_is_one_line(

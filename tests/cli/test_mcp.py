@@ -1,4 +1,5 @@
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,29 @@ def test_a_short_token_is_explained(
     problem = "IMAGE_VARIATION_MCP_TOKEN must have at least 16 visible ASCII characters."
     assert f"{problem} Unset it to get a random token." in err
     assert "hunter2" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sh")
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["<&-", ">&-"])
+def test_a_closed_stream_is_explained(redirection: str, tmp_path: Path) -> None:
+    """Without a stream to its host, the command says in one line that it needs both."""
+    skip_without("mcp_types")
+    command = [sys.executable, "-m", "langchain_image_variation", "mcp", "--engine", "instant"]
+    completed = subprocess.run(
+        ["sh", "-c", f"{shlex.join(command)} {redirection}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert (completed.returncode, completed.stdout, completed.stderr) == (
+        2,
+        "",
+        "image-variation: Standard input or output is closed, but a host talks to this command by "
+        "both. Start it from a host, or pass --http to serve over HTTP.\n",
+    )
 
 
 @pytest.mark.slow

@@ -156,6 +156,31 @@ def test_interrupted_pull_continues(hub: FakeHub, env: dict[str, str], tmp_path:
     assert hub.downloads()[-1].range == "bytes=10485760-"
 
 
+@pytest.mark.slow
+def test_one_interrupt_ends_a_stalled_pull(hub: FakeHub, env: dict[str, str]) -> None:
+    """One Ctrl-C ends `pull` while the Hub stalls within a small file."""
+    path = f"/{NAME}/resolve/{hub.repositories[NAME].commit}/unet/config.json"
+    # A HEAD request comes first.
+    hub.faults = [Fault(path, after=1, end="stall", times=2)]
+    with subprocess.Popen(
+        [*PROGRAM, "pull", "sd-variations"],
+        env={**os.environ, **env, "HF_HUB_DOWNLOAD_TIMEOUT": "600"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while ("GET", path) not in [(each.method, each.path) for each in hub.requests]:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "image-variation: interrupted; no file is half-written."
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -41,6 +41,34 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "reason"),
+    [
+        ("multipart/form-data", CLOSED, "name a valid boundary. Leave that header out"),
+        ("multipart/form-data; boundary=", CLOSED, "name a valid boundary. Leave that header out"),
+        (f"{KIND}{'x' * 300}", CLOSED, "name a valid boundary. Leave that header out"),
+        (f"{KIND}y", CLOSED, "It must use the boundary that its Content-Type names."),
+        (KIND, b"--x\r\n\r\n2\r\n--x--", "Each part needs a header with its name"),
+        (
+            KIND,
+            b"--x\r\ncontent-disposition: form-data\r\n\r\n2\r\n--x--",
+            "Each part needs a header with its name",
+        ),
+        (KIND, b"--x\r\na: b\r\nA: c\r\n\r\n2\r\n--x--", "header of a part must come once"),
+        (KIND, b"--x\r\na: %b" % (b"b" * 70_000), "are malformed or too long"),
+        (KIND, b"--x\r\nno colon\r\n\r\n2\r\n--x--", "are malformed or too long"),
+    ],
+    ids=range(9),
+)
+async def test_an_invalid_form_says_why(
+    client: httpx.AsyncClient, kind: str, body: bytes, reason: str
+) -> None:
+    """The error names the rule that a form breaks."""
+    response = await client.post(PATH, headers={"content-type": kind}, content=body)
+    assert response.status_code == 400
+    assert reason in response.json()["error"]["message"]
+
+
 async def test_a_form_that_is_cut_off_is_refused(client: httpx.AsyncClient) -> None:
     """A form that ends anywhere before its closing boundary is refused."""
     for length in range(len(UNCLOSED) - 200, len(CLOSED) - len(b"-\r\n")):

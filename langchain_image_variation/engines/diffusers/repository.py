@@ -218,7 +218,7 @@ class Download:
             return {part.name: self._fetch(part, count) for part in self.parts}
 
     def _fetch(self, part: "Part", count: ByteCount) -> Path:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.file_download import are_symlinks_supported
         from tqdm import tqdm
 
@@ -239,17 +239,27 @@ class Download:
                 if not is_present and path.is_file():
                     delete_file(path)
                 # Without links, the library would copy each blob. It downloads these itself.
-                if file.sha256 is None or is_present or not are_symlinks_supported(cache_dir):
-                    count.finish_file(file.size)
-                    continue
-                fetch_blob(
-                    file,
-                    directory,
-                    lock_dir=cache_dir / ".locks" / directory.name,
+                if file.sha256 and not is_present and are_symlinks_supported(cache_dir):
+                    fetch_blob(
+                        file,
+                        directory,
+                        lock_dir=cache_dir / ".locks" / directory.name,
+                        token=self.token,
+                        endpoint=self.endpoint,
+                        count=count,
+                    )
+                # Ctrl-C ends this at once. `snapshot_download` would wait for its threads.
+                hf_hub_download(
+                    part.repository,
+                    file.path,
+                    revision=file.commit,
+                    cache_dir=cache_dir,
                     token=self.token,
                     endpoint=self.endpoint,
-                    count=count,
+                    tqdm_class=HiddenBar,
                 )
+                count.finish_file(file.size)
+            # All files are here. This writes down what the revision means and which files it has.
             snapshot_download(
                 part.repository,
                 revision=part.revision,

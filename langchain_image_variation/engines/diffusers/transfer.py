@@ -151,7 +151,6 @@ def fetch_blob(
                     "corrupt, so it was deleted. Try again."
                 )
             os.replace(partial, blob)
-    count.finish_file(file.size)
 
 
 def _fill(

@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
             self._list(match[1], match[2])
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._resolve(match[1], match[2], match[3])
+            self._resolve(match[1], match[2], match[3], fault)
         else:
             self._answer(404, b"unknown path")
 
@@ -258,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
                 ]
             )
 
-    def _resolve(self, name: str, revision: str, path: str) -> None:
+    def _resolve(self, name: str, revision: str, path: str, fault: Fault | None) -> None:
         repository = self._repository(name, revision)
         if repository is None:
             return
@@ -275,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(302, b"", headers)
         else:
             etag = hashlib.sha1(content).hexdigest()
-            self._answer(200, content, {**headers, "ETag": f'"{etag}"'})
+            self._answer(200, content, {**headers, "ETag": f'"{etag}"'}, fault)
 
     def _send_stored(self, sha256: str, fault: Fault | None) -> None:
         content = next(
@@ -320,13 +320,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_json(self, value: Any) -> None:
         self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def _answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        fault: Fault | None = None,
+    ) -> None:
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body if fault is None else body[: fault.after])
+            if fault is not None:
+                self._break_off(fault.end)
 
 
 def _lfs(content: bytes, hash_name: str) -> dict[str, Any]:
