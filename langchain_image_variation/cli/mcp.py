@@ -20,9 +20,10 @@ from langchain_image_variation.cli.messages import name_path
 from langchain_image_variation.cli.options import add_fit
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines import VariationEngine
-from langchain_image_variation.engines.loading import load_engine
-from langchain_image_variation.engines.traits import plan_download
+from langchain_image_variation.engines.loading import engine_name, load_engine
+from langchain_image_variation.engines.traits import engine_models, plan_download
 from langchain_image_variation.exceptions import (
+    EngineConnectionError,
     InvalidRequestError,
     ModelNotDownloadedError,
     SourceError,
@@ -176,13 +177,27 @@ def _load_engine(arguments: argparse.Namespace) -> VariationEngine:
     if arguments.model is not None:
         options["model"] = arguments.model
     engine = load_engine(arguments.engine, **options)
-    download = plan_download(engine)
-    if download is not None and download.missing_bytes:
+    model = _missing_model(engine)
+    if model is not None:
+        # Imported here because few engines load a model.
+        from langchain_image_variation.engines.diffusers.hub_errors import pull_command
+
         raise ModelNotDownloadedError(
-            f"The model {download.model!r} is not on this machine.",
-            hint=f"Run: image-variation pull {download.model}",
+            f"The model {model!r} is not on this machine.",
+            hint=f"Run: {pull_command(model, arguments.revision)}",
         )
     return engine
+
+
+def _missing_model(engine: VariationEngine) -> str | None:
+    """Return the name of the model that an engine must download. None if it needs none."""
+    try:
+        download = plan_download(engine)
+    except EngineConnectionError:
+        # The engine asks the Hub only if files are missing. The last of its models is its own.
+        models = engine_models(engine)
+        return models[-1] if models else engine_name(engine)
+    return download.model if download is not None and download.missing_bytes else None
 
 
 def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:

@@ -20,6 +20,7 @@ from tests.engines.diffusers.fake_hub import (
     run_fake_hub,
 )
 from tests.extras import skip_without
+from tests.server.ports import free_port
 
 skip_without("torch")
 
@@ -131,6 +132,26 @@ def test_serve_downloads_before_it_listens(hub: FakeHub, env: dict[str, str]) ->
             assert hub.downloads()
         finally:
             process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_mcp_names_the_command_that_downloads(
+    hub: FakeHub, env: dict[str, str], is_reachable: bool
+) -> None:
+    """`mcp` downloads nothing, and names `pull` whether or not the Hub can be reached."""
+    skip_without("mcp_types")
+    if not is_reachable:
+        env = {**env, "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    part = DEFAULT_PRESET.parts[0]
+    arguments = ("--engine", "diffusers", "--revision", part.revision)
+    completed = run("mcp", *arguments, env=env)
+    assert (completed.returncode, completed.stdout) == (1, b"")
+    assert completed.stderr.decode() == (
+        "image-variation: The model 'sd-variations' is not on this machine. Run: image-variation "
+        f"pull sd-variations --revision {part.revision}\n"
+    )
+    assert not hub.downloads()
 
 
 def test_python_downloads_nothing_unasked(tmp_path: Path) -> None:
