@@ -72,6 +72,9 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
 
 def _state(name: str) -> tuple[str, str]:
     """Return whether an engine works without options, and its description or what is missing."""
+    # Imported here because the other commands do not need it.
+    from langchain_image_variation.cli.model_list import describe_missing_model
+
     if name == AUTO:
         choice = choose_engine()
         return (
@@ -89,6 +92,8 @@ def _state(name: str) -> tuple[str, str]:
     except ImageVariationError as error:
         return "not usable", error.message
     close_engine(engine)
+    if name == "diffusers" and (advice := describe_missing_model()) is not None:
+        return "needs setup", advice
     return "usable", (getdoc(engine_class) or "").partition("\n")[0] + _destination(engine_class)
 
 

@@ -135,6 +135,23 @@ def test_serve_downloads_before_it_listens(hub: FakeHub, env: dict[str, str]) ->
 
 
 @pytest.mark.slow
+def test_engines_says_that_the_model_is_missing(hub: FakeHub, env: dict[str, str]) -> None:
+    """`engines` calls diffusers usable only if its default model is here."""
+
+    def row() -> str:
+        text = run("engines", env=env).stdout.decode()
+        return " ".join(text[text.index("\ndiffusers ") : text.index("\nfal ")].split())
+
+    assert row() == (
+        "diffusers needs setup Its model 'sd-variations' is not on this machine. Run: "
+        "image-variation pull sd-variations. It downloads at least 3.8 GB."
+    )
+    assert not hub.downloads()
+    assert run("pull", "sd-variations", env=env).returncode == 0
+    assert row().startswith("diffusers usable Makes new images of the same subject")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("is_reachable", [True, False])
 def test_mcp_names_the_command_that_downloads(
     hub: FakeHub, env: dict[str, str], is_reachable: bool
