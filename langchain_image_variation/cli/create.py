@@ -185,8 +185,10 @@ def _check(arguments: argparse.Namespace) -> None:
     if photos.count(STREAM) > 1:
         raise InvalidRequestError("Standard input is one image; pass - only once.")
     if arguments.response_format is not None and not arguments.json:
+        is_field = "response_format" in arguments.request_fields
+        name = '"response_format" of the request' if is_field else "response_format"
         raise InvalidRequestError(
-            "response_format applies only to a printed response. Add --json, or --format json, "
+            f"{name} applies only to a printed response. Add --json, or --format json, "
             "jsonl, yaml or raw.",
             param="response_format",
         )
