@@ -147,7 +147,8 @@ BAD = [
     ),
     (
         "photo.jpg --engine instant --strength 1",
-        "The engine 'instant' has no option --strength. Its options are --seed.",
+        "The engine 'instant' has no option --strength. Its options are --seed. The option "
+        "--strength is for diffusers and local.",
     ),
     ("photo.jpg --strength 2", "--strength must be a number from 0 to 1, got 2.0"),
     ("photo.jpg --strength nan", "--strength must be a number from 0 to 1, got nan"),
