@@ -30,6 +30,15 @@ from langchain_image_variation.exceptions import ImageVariationError, InvalidReq
 
 __all__ = ["main"]
 
+_EXAMPLES = """\
+examples:
+  image-variation create photo.jpg -n 4 --open
+  image-variation batch photos --gallery
+  image-variation serve
+
+`image-variation COMMAND --help` lists the options of a command.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
@@ -96,6 +105,9 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     program = _parser()
     words = sys.argv[1:] if argv is None else argv
+    if not words:
+        program.print_help(sys.stderr)
+        program.exit(INVALID)
     _check_command(words, program)
     arguments, unknown_words = program.parse_known_args(words)
     if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown_words):
@@ -112,8 +124,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_command(words: Sequence[str], program: argparse.ArgumentParser) -> None:
     """Exit with an error if the first word is neither a command nor an option of the program."""
-    if not words:
-        return
     first_word = words[0]
     options = [name for action in program._actions for name in action.option_strings]
     commands = next(
@@ -154,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="image-variation",
         description="Make variations of an image on this machine, without an API key.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

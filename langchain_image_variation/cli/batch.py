@@ -41,9 +41,20 @@ if TYPE_CHECKING:
 
 __all__ = ["add_batch"]
 
+_EXAMPLES = """\
+examples:
+  image-variation batch photos -n 4 --gallery
+  image-variation batch "photos/**/*.jpg" list.csv -o varied --jsonl
+"""
+
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `batch`."""
+    parser.description = """\
+Make variations of many images, with a manifest. If a run is interrupted, the same command makes
+only what is missing."""
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
         "photos",

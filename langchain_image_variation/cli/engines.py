@@ -28,6 +28,10 @@ _COLUMNS = 100
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
     """Set what the command does. It has no arguments."""
+    parser.description = (
+        "List the engines and the models of diffusers: which you can use here, and what the others "
+        "need. Nothing is downloaded."
+    )
     parser.set_defaults(run=_run_engines, parser=parser)
 
 

@@ -188,12 +188,32 @@ def test_invalid_input_is_one_line_and_exit_code_2(
 def test_usage_errors_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     """A missing option or command is one line. --help and --version exit with 0."""
     assert main(["create"]) == 2
-    assert main([]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["create", "--help"]) == 0
     assert "--response-format" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"image-variation {__version__}\n"
+
+
+def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without arguments, the program prints its help with examples, as an error."""
+    assert main(["--help"]) == 0
+    help_text = capsys.readouterr().out
+    assert "image-variation create photo.jpg" in help_text
+    assert main([]) == 2
+    assert capsys.readouterr() == ("", help_text)
+
+
+@pytest.mark.parametrize(
+    "command", ["batch", "completion", "create", "engines", "mcp", "pull", "serve"]
+)
+def test_the_help_of_a_command_says_what_it_does(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help of each command begins with a sentence, and fits a terminal of 100 columns."""
+    assert main([command, "--help"]) == 0
+    _, description, *_ = capsys.readouterr().out.split("\n\n")
+    assert description[0].isupper() and max(map(len, description.splitlines())) <= 100
 
 
 def test_a_hosted_engine_is_used_by_its_url(capsys: pytest.CaptureFixture[str]) -> None:
