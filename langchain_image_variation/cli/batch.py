@@ -87,7 +87,11 @@ only what is missing."""
         default="path",
         help="the column of a manifest that has the paths (default: path)",
     )
-    add("--jsonl", action="store_true", help="also write the manifest as JSON Lines")
+    add(
+        "--jsonl",
+        action="store_true",
+        help="also write the manifest as JSON Lines, which is the default without pyarrow",
+    )
     add(
         "--workers",
         type=int,
@@ -203,7 +207,7 @@ def _choose_manifests(arguments: argparse.Namespace, batch: VariationBatch) -> l
     """Return the names of the manifests to write.
 
     Raises:
-        MissingExtraError: If there are none, because pyarrow is not installed.
+        MissingExtraError: If an earlier run wrote a Parquet manifest, and pyarrow is not installed.
         OutputError: If the outputs cannot be read.
     """
     # Imported here because the other commands do not need it.
@@ -213,12 +217,20 @@ def _choose_manifests(arguments: argparse.Namespace, batch: VariationBatch) -> l
     # An existing JSON Lines manifest would otherwise become outdated.
     if arguments.jsonl or batch.outputs.has(JSON_LINES):
         manifests.append(JSON_LINES)
-    if not manifests:
+    if manifests:
+        return manifests
+    if batch.outputs.has(PARQUET):
         raise MissingExtraError(
-            f"{PARQUET} needs the package 'pyarrow', which is not installed. Pass --jsonl for JSON "
-            f"Lines alone, or run: {install_command('langchain-image-variation[batch]')}"
+            f"The output folder has a {PARQUET}, which needs the package 'pyarrow' to be kept up "
+            "to date. It is not installed. Pass --jsonl for JSON Lines instead, or run: "
+            f"{install_command('langchain-image-variation[batch]')}"
         )
-    return manifests
+    if not arguments.quiet:
+        print(
+            f"Writing {JSON_LINES} instead of {PARQUET}, because pyarrow is not installed.",
+            file=sys.stderr,
+        )
+    return [JSON_LINES]
 
 
 def _download_model(arguments: argparse.Namespace) -> None:
