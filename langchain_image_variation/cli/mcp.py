@@ -134,7 +134,7 @@ def _make_server(arguments: argparse.Namespace) -> "ImageVariationMCPServer":
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     # Imported here because the server is an extra.
-    with translate_import_errors("mcp"):
+    with translate_import_errors("mcp", arguments.engine or ()):
         from langchain_image_variation.mcp.server import ImageVariationMCPServer
     from langchain_image_variation.agents.settings import ToolSettings
 

@@ -195,7 +195,7 @@ def _add_requests(parser: argparse.ArgumentParser) -> None:
 
 def _run_serve(arguments: argparse.Namespace) -> None:
     # Imported here because the server is an extra.
-    with translate_import_errors("server"):
+    with translate_import_errors("server", [arguments.engine]):
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app

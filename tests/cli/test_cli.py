@@ -12,6 +12,7 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.exceptions import install_command
 from langchain_image_variation.images.pixels import decode_png, decode_result, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
@@ -529,3 +530,28 @@ def test_other_commands_do_not_load_diffusers() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert (completed.returncode, completed.stderr) == (0, "[]\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "package"), [("serve", "starlette"), ("mcp", "mcp_types")])
+def test_all_missing_extras_are_named_at_once(command: str, package: str) -> None:
+    """If a command lacks its extra and that of its engine, one install is enough."""
+    # As if neither package were installed.
+    code = (
+        "import sys, importlib.machinery as machinery\n"
+        "find_spec = machinery.PathFinder.find_spec\n"
+        "machinery.PathFinder.find_spec = lambda name, *rest: "
+        f"None if name in ({package!r}, 'diffusers') else find_spec(name, *rest)\n"
+        "import langchain_image_variation.cli as cli\n"
+        f"sys.exit(cli.main([{command!r}, '--engine', 'diffusers']))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    extra = "server" if command == "serve" else command
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert install_command(f"langchain-image-variation[{extra},diffusers]") in completed.stderr
