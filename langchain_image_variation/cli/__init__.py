@@ -26,7 +26,11 @@ from langchain_image_variation.cli.mcp import add_mcp
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.pull import add_pull
 from langchain_image_variation.cli.serve import add_serve
-from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    excerpt,
+)
 
 __all__ = ["main"]
 
@@ -94,6 +98,16 @@ def _repair_streams() -> None:
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not a choice. The text of argparse differs between versions."""
+        choices = [str(choice) for choice in action.choices or ()]
+        if choices and value not in choices:
+            similar = [choice for choice in choices if value and choice.startswith(value)]
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise argparse.ArgumentError(
+                action, f"must be one of {', '.join(choices)}, got {excerpt(value)}{hint}"
+            )
 
     def error(self, message: str) -> NoReturn:
         """Print the error in one line. By default, argparse prints the usage first."""

@@ -19,7 +19,14 @@ from langchain_image_variation.cli.engine_options import (
 )
 from langchain_image_variation.cli.exit_codes import SOME_FAILED
 from langchain_image_variation.cli.messages import name_options
-from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
+from langchain_image_variation.cli.options import (
+    add_fit,
+    add_n,
+    add_quiet,
+    add_size,
+    number,
+    whole_number,
+)
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
 from langchain_image_variation.cli.photo import STREAM
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
@@ -94,7 +101,7 @@ only what is missing."""
     )
     add(
         "--workers",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="number of processes (default: the number of cores or, for an engine that computes on "
         "GPUs, of GPUs) or, for a hosted engine, of concurrent calls "
@@ -111,12 +118,17 @@ only what is missing."""
     )
     add(
         "--gpus",
-        type=float,
+        type=number,
         metavar="G",
         help="GPUs for each Ray worker (default: 1 for an engine that computes on GPUs, if the "
         "cluster has any; otherwise 0)",
     )
-    add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
+    add(
+        "--max-failures",
+        type=whole_number,
+        metavar="N",
+        help="stop after this many images have failed",
+    )
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
     add_quiet(parser, "print only file names, failures and errors, without progress or summary")
     parser.set_defaults(run=_run_batch, parser=parser)

@@ -17,7 +17,7 @@ from langchain_image_variation.cli.engine_options import (
 )
 from langchain_image_variation.cli.extras import translate_import_errors
 from langchain_image_variation.cli.messages import name_path
-from langchain_image_variation.cli.options import add_fit
+from langchain_image_variation.cli.options import add_fit, whole_number
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines import VariationEngine
 from langchain_image_variation.engines.loading import engine_name, load_engine
@@ -68,7 +68,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     add(
         "--max-n",
-        type=int,
+        type=whole_number,
         default=MAX_N,
         metavar="N",
         help=f"maximum number of variations per call, 1 to {MAX_N} (default: {MAX_N})",
@@ -84,7 +84,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-results",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="maximum number of results to keep; the oldest are deleted (default: all are kept)",
     )
@@ -97,7 +97,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-thumbnail-base64",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="maximum length of the images of an answer, in characters of base64; they shrink "
         "until they fit; at least 25000 (default: 80000)",
@@ -110,7 +110,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--port",
-        type=int,
+        type=whole_number,
         help=f"with --http: the port; 0 picks a free one (default: {_DEFAULT_PORT})",
     )
     parser.set_defaults(run=_run_mcp, parser=parser)

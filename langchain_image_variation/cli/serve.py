@@ -16,6 +16,7 @@ from langchain_image_variation.cli.engine_options import (
 )
 from langchain_image_variation.cli.extras import translate_import_errors
 from langchain_image_variation.cli.messages import name_path
+from langchain_image_variation.cli.options import number, whole_number
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import OutputError
 
@@ -49,7 +50,12 @@ OPENAI_BASE_URL."""
 def _add_address(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("address").add_argument
     add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, help="the port; 0 picks a free one (default: 8000)")
+    add(
+        "--port",
+        type=whole_number,
+        default=8000,
+        help="the port; 0 picks a free one (default: 8000)",
+    )
     add(
         "--public-url",
         metavar="URL",
@@ -102,7 +108,7 @@ def _add_upstream(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--upstream-timeout",
-        type=float,
+        type=number,
         default=600.0,
         metavar="SECONDS",
         help="how many seconds the upstream may be silent (default: 600)",
@@ -125,14 +131,14 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--store-max-bytes",
-        type=int,
+        type=whole_number,
         default=1024**3,
         metavar="BYTES",
         help="maximum total size of the store's files; the oldest are removed (default: 1 GiB)",
     )
     add(
         "--url-ttl",
-        type=float,
+        type=number,
         default=3600.0,
         metavar="SECONDS",
         help="how many seconds the URL of a result is valid (default: 3600)",
@@ -151,42 +157,42 @@ def _add_requests(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--workers",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="concurrent engine calls, in threads of one process (default: the number of cores, or "
         "1 for an engine that computes on a GPU)",
     )
     add(
         "--queue",
-        type=int,
+        type=whole_number,
         default=16,
         metavar="N",
         help="maximum number of waiting requests (default: 16)",
     )
     add(
         "--upload-timeout",
-        type=float,
+        type=number,
         default=60.0,
         metavar="SECONDS",
         help="how many seconds a client may take to send a request (default: 60)",
     )
     add(
         "--max-pixels",
-        type=int,
+        type=whole_number,
         default=67_108_864,
         metavar="N",
         help="maximum pixels of an uploaded image (default: 67108864, or 8192x8192)",
     )
     add(
         "--total-pixels",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="maximum total pixels of the images that the engine works on at the same time "
         "(default: --max-pixels, or 4 million per worker if that is more)",
     )
     add(
         "--total-upload-bytes",
-        type=int,
+        type=whole_number,
         default=268_435_456,
         metavar="BYTES",
         help="maximum total size of the uploads in progress (default: 268435456, or 256 MiB)",

@@ -56,7 +56,7 @@ def test_null_is_absent(folder: Path) -> None:
     result = create("a.png", *nulls, "--no-sheet")
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
     again = create("a.png", "--n", "nil")
-    assert (again.returncode, "invalid int value: 'nil'" in again.stderr) == (2, True)
+    assert (again.returncode, "must be a whole number, got 'nil'" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("words", [["--image", "a.png"], ["--image=a.png"], ["-n", "2", "--image"]])
