@@ -272,7 +272,7 @@ def diffusers() -> None:
     python = environment("diffusers", "pip")
     install = ("-m", "pip", "install", "--quiet", "--no-compile")
     run(python, *install, torch_requirement(python))
-    require(python, "--editable", ".[diffusers,test]", "mypy", "types-tqdm")
+    require(python, "--editable", ".[diffusers,mcp,test]", "mypy", "types-tqdm")
     # The models are so small that further threads only cost time.
     one_thread = {"OMP_NUM_THREADS": "1"}
     pytest = (python, "-m", "pytest", "--quiet", "-n", "2", "--all")

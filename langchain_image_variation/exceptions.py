@@ -337,21 +337,42 @@ def install_command(requirement: str) -> str:
     from urllib.parse import urlsplit
 
     name, bracket, extras = requirement.partition("[")
+    install = f"{_pip_command()} install"
     # https://packaging.python.org/specifications/direct-url/
     origin = loads(_direct_url(name) or "{}")
     url = urlsplit(origin.get("url", ""))
     if "dir_info" in origin:
         editable = "--editable " if origin["dir_info"].get("editable") else ""
-        return f"pip install {editable}'.{bracket}{extras}', in the checkout of {name}"
+        return f"{install} {editable}'.{bracket}{extras}', in the checkout of {name}"
     if url.scheme == "file":
-        return f"pip install './{url.path.rpartition('/')[2]}{bracket}{extras}', in its folder"
+        return f"{install} './{url.path.rpartition('/')[2]}{bracket}{extras}', in its folder"
     if url.scheme and url.username is None:
         source, revision = origin.get("vcs_info", {}), ""
         if source:
             revision = f"@{source['requested_revision']}" if "requested_revision" in source else ""
         prefix = f"{source['vcs']}+" if source else ""
-        return f"pip install '{requirement} @ {prefix}{origin['url']}{revision}'"
-    return f"pip install '{requirement}'"
+        return f"{install} '{requirement} @ {prefix}{origin['url']}{revision}'"
+    return f"{install} '{requirement}'"
+
+
+def _pip_command() -> str:
+    """Return "pip", or the path of this environment's pip if "pip" would be another one.
+
+    The path is relative to the working directory. If the environment is not below it, it is "pip",
+    because messages show no absolute path.
+    """
+    import sys
+    from contextlib import suppress
+    from pathlib import Path
+    from shlex import quote
+    from shutil import which
+
+    programs = Path(sys.executable).parent
+    own_pip, first_pip = which("pip", path=programs), which("pip")
+    if own_pip is not None and (first_pip is None or Path(first_pip).parent != programs):
+        with suppress(OSError, ValueError):
+            return quote(str(Path(own_pip).relative_to(Path.cwd())))
+    return "pip"
 
 
 def _direct_url(name: str) -> str | None:

@@ -38,6 +38,11 @@ def settings(item: pytest.Item) -> tuple[tuple[str, ...], dict[str, bool]]:
     names: tuple[str, ...] = ()
     allowances = dict.fromkeys(_ALLOWANCES, False)
     for marker in _farthest_first(item):
+        if not marker.args and not marker.kwargs:
+            fail(
+                "The marker image_variation names no scenario. Name one, such as "
+                "image_variation('success_b64_n1'). Without the marker, a test uses the server."
+            )
         names = marker.args or names
         for name, value in marker.kwargs.items():
             if name not in _ALLOWANCES:

@@ -110,10 +110,12 @@ def scenario(name: str) -> Scenario:
         return SCENARIOS[name]
     except (KeyError, TypeError):
         similar = get_close_matches(str(name), SCENARIOS, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
-        raise ValueError(
-            f"Unknown scenario {str(name)[:60]!r}.{hint} The scenarios are: {', '.join(SCENARIOS)}."
-        ) from None
+        hint = (
+            f"Did you mean {' or '.join(map(repr, similar))}?"
+            if similar
+            else f"The scenarios are: {', '.join(SCENARIOS)}."
+        )
+        raise ValueError(f"Unknown scenario {str(name)[:60]!r}. {hint}") from None
 
 
 def _successes() -> Iterator[Scenario]:

@@ -1,6 +1,7 @@
 import copy
 import inspect
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -129,16 +130,41 @@ def test_an_extra_comes_from_where_its_package_came(
     if origin is not None:
         (metadata / "direct_url.json").write_text(json.dumps(origin))
     monkeypatch.syspath_prepend(str(tmp_path))
+    # Not above the environment of the tests.
+    monkeypatch.chdir(tmp_path)
     assert install_command("their-engines[gpu]") == command
     error = MissingExtraError.for_package("This", "torch", "their-engines[gpu]")
     assert error.message.endswith(f"which is not installed. Run: {command}")
 
 
-def test_the_extra_of_an_unknown_package_has_a_command() -> None:
+def test_the_extra_of_an_unknown_package_has_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If the package itself is not installed, the command uses its name."""
+    monkeypatch.chdir(tmp_path)
     assert install_command("nowhere[x]") == "pip install 'nowhere[x]'"
 
 
 def test_a_missing_extra_is_an_import_error() -> None:
     """Code that guards an optional import with `except ImportError` keeps working."""
     assert issubclass(MissingExtraError, ImportError)
+
+
+def test_the_command_installs_into_this_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If `pip` is another environment's, the command is this one's pip, relative to the folder."""
+    own, other = tmp_path / "work" / ".venv" / "bin", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        (folder / "pip").write_text("#!/bin/sh\n")
+        (folder / "pip").chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(own / "python"))
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("PATH", str(other))
+    assert install_command("nowhere[x]") == ".venv/bin/pip install 'nowhere[x]'"
+    monkeypatch.setenv("PATH", f"{own}{os.pathsep}{other}")
+    assert install_command("nowhere[x]") == "pip install 'nowhere[x]'"
+    monkeypatch.setenv("PATH", str(other))
+    monkeypatch.chdir(other)
+    assert install_command("nowhere[x]") == "pip install 'nowhere[x]'"

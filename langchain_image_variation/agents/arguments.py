@@ -89,8 +89,8 @@ class ImageVariationArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: str = Field(
-        description="The image to vary: 'latest' (the newest image in this conversation), the name "
-        "of an image, such as 'img_7c1e09ab' or 'cat-d7a252c5-1', or a file path, such as "
+        description="The image to vary: 'latest' (the newest image, uploaded or made), the name of "
+        "an image, such as 'img_7c1e09ab' or 'cat-d7a252c5-1', or a file path, such as "
         "'photo.jpg'. Never a URL or base64. Any other value returns a list of the images."
     )
     n: Annotated[int, _replace_null(1), NotBoolean] = Field(

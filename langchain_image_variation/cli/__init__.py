@@ -27,13 +27,25 @@ from langchain_image_variation.cli.mcp import add_mcp
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.pull import add_pull
 from langchain_image_variation.cli.serve import add_serve
-from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
+from langchain_image_variation.exceptions import (
+    ImageVariationError,
+    InvalidRequestError,
+    excerpt,
+)
 
 __all__ = ["main"]
 
 _NAME_ERRORS = "image-variation-names"
 """How standard output encodes what its encoding lacks, unless it is a terminal. Programs read file
 names there, so a byte of a name that is not text stays as it is. Other characters are escaped."""
+_EXAMPLES = """\
+examples:
+  image-variation create photo.jpg -n 4 --open
+  image-variation batch photos --gallery
+  image-variation serve
+
+`image-variation COMMAND --help` lists the options of a command.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,6 +116,16 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not a choice. The text of argparse differs between versions."""
+        choices = [str(choice) for choice in action.choices or ()]
+        if choices and value not in choices:
+            similar = [choice for choice in choices if value and choice.startswith(value)]
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise argparse.ArgumentError(
+                action, f"must be one of {', '.join(choices)}, got {excerpt(value)}{hint}"
+            )
+
     def error(self, message: str) -> NoReturn:
         """Print the error in one line. By default, argparse prints the usage first."""
         line = " ".join(message.split())
@@ -121,6 +143,9 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     program = _parser()
     words = sys.argv[1:] if argv is None else argv
+    if not words:
+        program.print_help(sys.stderr)
+        program.exit(INVALID)
     _check_command(words, program)
     arguments, unknown_words = program.parse_known_args(words)
     if "photos" in arguments and all(word == "-" or word[:1] != "-" for word in unknown_words):
@@ -137,8 +162,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_command(words: Sequence[str], program: argparse.ArgumentParser) -> None:
     """Exit with an error if the first word is neither a command nor an option of the program."""
-    if not words:
-        return
     first_word = words[0]
     options = [name for action in program._actions for name in action.option_strings]
     commands = next(
@@ -179,6 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="image-variation",
         description="Make variations of an image on this machine, without an API key.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

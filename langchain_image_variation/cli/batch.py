@@ -20,7 +20,14 @@ from langchain_image_variation.cli.engine_options import (
 from langchain_image_variation.cli.exit_codes import SOME_FAILED
 from langchain_image_variation.cli.interrupts import Interrupts
 from langchain_image_variation.cli.messages import name_options
-from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
+from langchain_image_variation.cli.options import (
+    add_fit,
+    add_n,
+    add_quiet,
+    add_size,
+    number,
+    whole_number,
+)
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir, make_output_folder
 from langchain_image_variation.cli.photo import STREAM
 from langchain_image_variation.engines.loading import load_engine_class, make_engine
@@ -41,9 +48,20 @@ if TYPE_CHECKING:
 
 __all__ = ["add_batch"]
 
+_EXAMPLES = """\
+examples:
+  image-variation batch photos -n 4 --gallery
+  image-variation batch "photos/**/*.jpg" list.csv -o varied --jsonl
+"""
+
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `batch`."""
+    parser.description = """\
+Make variations of many images, with a manifest. If a run is interrupted, the same command makes
+only what is missing."""
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(
         "photos",
@@ -76,10 +94,14 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         default="path",
         help="the column of a manifest that has the paths (default: path)",
     )
-    add("--jsonl", action="store_true", help="also write the manifest as JSON Lines")
+    add(
+        "--jsonl",
+        action="store_true",
+        help="also write the manifest as JSON Lines, which is the default without pyarrow",
+    )
     add(
         "--workers",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="number of processes (default: the number of cores or, for an engine that computes on "
         "GPUs, of GPUs) or, for a hosted engine, of concurrent calls "
@@ -96,12 +118,17 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--gpus",
-        type=float,
+        type=number,
         metavar="G",
         help="GPUs for each Ray worker (default: 1 for an engine that computes on GPUs, if the "
         "cluster has any; otherwise 0)",
     )
-    add("--max-failures", type=int, metavar="N", help="stop after this many images have failed")
+    add(
+        "--max-failures",
+        type=whole_number,
+        metavar="N",
+        help="stop after this many images have failed",
+    )
     add("--gallery", action="store_true", help="also write HTML pages with thumbnails")
     add_quiet(parser, "print only file names, failures and errors, without progress or summary")
     parser.set_defaults(run=_run_batch, parser=parser)
@@ -191,7 +218,7 @@ def _choose_manifests(arguments: argparse.Namespace, batch: VariationBatch) -> l
     """Return the names of the manifests to write.
 
     Raises:
-        MissingExtraError: If there are none, because pyarrow is not installed.
+        MissingExtraError: If an earlier run wrote a Parquet manifest, and pyarrow is not installed.
         OutputError: If the outputs cannot be read.
     """
     # Imported here because the other commands do not need it.
@@ -201,12 +228,20 @@ def _choose_manifests(arguments: argparse.Namespace, batch: VariationBatch) -> l
     # An existing JSON Lines manifest would otherwise become outdated.
     if arguments.jsonl or batch.outputs.has(JSON_LINES):
         manifests.append(JSON_LINES)
-    if not manifests:
+    if manifests:
+        return manifests
+    if batch.outputs.has(PARQUET):
         raise MissingExtraError(
-            f"{PARQUET} needs the package 'pyarrow', which is not installed. Pass --jsonl for JSON "
-            f"Lines alone, or run: {install_command('langchain-image-variation[batch]')}"
+            f"The output folder has a {PARQUET}, which needs the package 'pyarrow' to be kept up "
+            "to date. It is not installed. Pass --jsonl for JSON Lines instead, or run: "
+            f"{install_command('langchain-image-variation[batch]')}"
         )
-    return manifests
+    if not arguments.quiet:
+        print(
+            f"Writing {JSON_LINES} instead of {PARQUET}, because pyarrow is not installed.",
+            file=sys.stderr,
+        )
+    return [JSON_LINES]
 
 
 def _download_model(arguments: argparse.Namespace) -> None:

@@ -22,6 +22,10 @@ def add_completion(parser: argparse.ArgumentParser, program: argparse.ArgumentPa
         parser: The parser of the command.
         program: The parser of all commands.
     """
+    parser.description = (
+        "Print a script that completes commands, options and their values. To turn it on in this "
+        'bash: eval "$(image-variation completion bash)"'
+    )
     parser.add_argument("shell", choices=_SHELLS, help="the shell that runs the script")
     parser.set_defaults(run=_run_completion, parser=parser, program=program)
 

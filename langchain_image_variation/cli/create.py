@@ -8,7 +8,7 @@ from typing import get_args
 from langchain_image_variation.cli.create_run import CreateRun
 from langchain_image_variation.cli.engine_options import add_engine
 from langchain_image_variation.cli.exit_codes import SOME_FAILED
-from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size
+from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size, whole_number
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir
 from langchain_image_variation.cli.photo import STREAM, photo_stem
 from langchain_image_variation.cli.progress import show_progress_bar
@@ -110,7 +110,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--quality",
-        type=int,
+        type=whole_number,
         metavar="Q",
         help=f"the quality of JPEG and WebP files, 1 to 100 (default: {DEFAULT_QUALITY})",
     )
@@ -185,8 +185,10 @@ def _check(arguments: argparse.Namespace) -> None:
     if photos.count(STREAM) > 1:
         raise InvalidRequestError("Standard input is one image; pass - only once.")
     if arguments.response_format is not None and not arguments.json:
+        is_field = "response_format" in arguments.request_fields
+        name = '"response_format" of the request' if is_field else "response_format"
         raise InvalidRequestError(
-            "response_format applies only to a printed response. Add --json, or --format json, "
+            f"{name} applies only to a printed response. Add --json, or --format json, "
             "jsonl, yaml or raw.",
             param="response_format",
         )

@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from langchain_image_variation.cli.options import text_or_null
+from langchain_image_variation.cli.options import number, text_or_null, whole_number
 from langchain_image_variation.engines.auto import AUTO, choose_engine
 from langchain_image_variation.engines.loading import check_option_names, load_engine_class
 from langchain_image_variation.engines.traits import engine_options, is_hosted, loads_model
@@ -54,15 +54,15 @@ def add_engine(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
         )
     else:
         add("--engine", default="local", help=f"{choice}lists them (default: local)")
-    add("--seed", type=int, help="make the same variations again")
-    add("--strength", type=float, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
+    add("--seed", type=whole_number, help="make the same variations again")
+    add("--strength", type=number, help="how much to change, 0 (almost a copy) to 1 (default: 0.5)")
     for name, effect in _SWITCHES.items():
         add(f"--{name}", action=argparse.BooleanOptionalAction, help=f"{effect} (default: yes)")
     add("--server", help="with --engine variations: deepinfra, lemonade, stdapi or xinference")
     add("--base-url", metavar="URL", help="with a hosted engine: the address of its server")
     add(
         "--max-billed-calls",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="with --engine fal, recraft or replicate: make at most N billed calls (default: none)",
     )
@@ -77,7 +77,11 @@ def _add_diffusers(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--model-path", metavar="DIR", help="a folder with a model, instead of --model")
     add_revision(group)
-    add("--steps", type=int, help="the number of denoising steps (default: the model's own)")
+    add(
+        "--steps",
+        type=whole_number,
+        help="the number of denoising steps (default: the model's own)",
+    )
     add(
         "--scheduler",
         help="auto, model (the one that the model came with) or dpm-solver++, which needs about 20 "
@@ -85,7 +89,7 @@ def _add_diffusers(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--guidance-scale",
-        type=float,
+        type=number,
         metavar="SCALE",
         help="how closely the model follows the source; 1 turns guidance off, which takes half as "
         "long, except with flux-redux (default: the model's own)",

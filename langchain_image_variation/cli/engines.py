@@ -28,6 +28,10 @@ _COLUMNS = 100
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
     """Set what the command does. It has no arguments."""
+    parser.description = (
+        "List the engines and the models of diffusers: which you can use here, and what the others "
+        "need. Nothing is downloaded."
+    )
     parser.set_defaults(run=_run_engines, parser=parser)
 
 
@@ -72,6 +76,9 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
 
 def _state(name: str) -> tuple[str, str]:
     """Return whether an engine works without options, and its description or what is missing."""
+    # Imported here because the other commands do not need it.
+    from langchain_image_variation.cli.model_list import describe_missing_model
+
     if name == AUTO:
         choice = choose_engine()
         return (
@@ -89,6 +96,8 @@ def _state(name: str) -> tuple[str, str]:
     except ImageVariationError as error:
         return "not usable", error.message
     close_engine(engine)
+    if name == "diffusers" and (advice := describe_missing_model()) is not None:
+        return "needs setup", advice
     return "usable", (getdoc(engine_class) or "").partition("\n")[0] + _destination(engine_class)
 
 

@@ -17,12 +17,13 @@ from langchain_image_variation.cli.engine_options import (
 )
 from langchain_image_variation.cli.extras import translate_import_errors
 from langchain_image_variation.cli.messages import name_path
-from langchain_image_variation.cli.options import add_fit
+from langchain_image_variation.cli.options import add_fit, whole_number
 from langchain_image_variation.contract import MAX_N
 from langchain_image_variation.engines import VariationEngine
-from langchain_image_variation.engines.loading import load_engine
-from langchain_image_variation.engines.traits import plan_download
+from langchain_image_variation.engines.loading import engine_name, load_engine
+from langchain_image_variation.engines.traits import engine_models, plan_download
 from langchain_image_variation.exceptions import (
+    EngineConnectionError,
     InvalidRequestError,
     ModelNotDownloadedError,
     SourceError,
@@ -67,7 +68,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     add(
         "--max-n",
-        type=int,
+        type=whole_number,
         default=MAX_N,
         metavar="N",
         help=f"maximum number of variations per call, 1 to {MAX_N} (default: {MAX_N})",
@@ -83,7 +84,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-results",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="maximum number of results to keep; the oldest are deleted (default: all are kept)",
     )
@@ -96,7 +97,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--max-thumbnail-base64",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="maximum length of the images of an answer, in characters of base64; they shrink "
         "until they fit; at least 25000 (default: 80000)",
@@ -109,7 +110,7 @@ def add_mcp(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--port",
-        type=int,
+        type=whole_number,
         help=f"with --http: the port; 0 picks a free one (default: {_DEFAULT_PORT})",
     )
     parser.set_defaults(run=_run_mcp, parser=parser)
@@ -133,7 +134,7 @@ def _make_server(arguments: argparse.Namespace) -> "ImageVariationMCPServer":
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     # Imported here because the server is an extra.
-    with translate_import_errors("mcp"):
+    with translate_import_errors("mcp", arguments.engine or ()):
         from langchain_image_variation.mcp.server import ImageVariationMCPServer
     from langchain_image_variation.agents.settings import ToolSettings
 
@@ -176,13 +177,27 @@ def _load_engine(arguments: argparse.Namespace) -> VariationEngine:
     if arguments.model is not None:
         options["model"] = arguments.model
     engine = load_engine(arguments.engine, **options)
-    download = plan_download(engine)
-    if download is not None and download.missing_bytes:
+    model = _missing_model(engine)
+    if model is not None:
+        # Imported here because few engines load a model.
+        from langchain_image_variation.engines.diffusers.hub_errors import pull_command
+
         raise ModelNotDownloadedError(
-            f"The model {download.model!r} is not on this machine.",
-            hint=f"Run: image-variation pull {download.model}",
+            f"The model {model!r} is not on this machine.",
+            hint=f"Run: {pull_command(model, arguments.revision)}",
         )
     return engine
+
+
+def _missing_model(engine: VariationEngine) -> str | None:
+    """Return the name of the model that an engine must download. None if it needs none."""
+    try:
+        download = plan_download(engine)
+    except EngineConnectionError:
+        # The engine asks the Hub only if files are missing. The last of its models is its own.
+        models = engine_models(engine)
+        return models[-1] if models else engine_name(engine)
+    return download.model if download is not None and download.missing_bytes else None
 
 
 def _serve_host(server: "ImageVariationMCPServer") -> NoReturn:

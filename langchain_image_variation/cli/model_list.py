@@ -2,13 +2,14 @@
 
 from langchain_image_variation.engines.diffusers.byte_sizes import describe_bytes, describe_memory
 from langchain_image_variation.engines.diffusers.devices import choose_device
+from langchain_image_variation.engines.diffusers.hub_errors import pull_command
 from langchain_image_variation.engines.diffusers.model_download import is_downloaded
 from langchain_image_variation.engines.diffusers.placement import Workload
 from langchain_image_variation.engines.diffusers.precision import loads_float16
-from langchain_image_variation.engines.diffusers.presets import PRESETS, Preset
+from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS, Preset
 from langchain_image_variation.exceptions import MissingExtraError
 
-__all__ = ["describe_device", "describe_models"]
+__all__ = ["describe_device", "describe_missing_model", "describe_models"]
 
 
 def describe_models() -> list[tuple[str, str]]:
@@ -17,6 +18,20 @@ def describe_models() -> list[tuple[str, str]]:
     This does not use the network, so it leaves out sizes that are not known here.
     """
     return [(name, _describe(preset)) for name, preset in PRESETS.items()]
+
+
+def describe_missing_model() -> str | None:
+    """Return how to get the model that the engine diffusers uses by default. None if it is here.
+
+    Raises:
+        ImportError: If `huggingface_hub` is not installed.
+    """
+    name = DEFAULT_PRESET.name
+    if is_downloaded(name):
+        return None
+    size = DEFAULT_PRESET.least_download_bytes(float16=_uses_float16(DEFAULT_PRESET))
+    at_least = "" if size is None else f" It downloads at least {describe_bytes(size)}."
+    return f"Its model {name!r} is not on this machine. Run: {pull_command(name, None)}.{at_least}"
 
 
 def describe_device() -> str:

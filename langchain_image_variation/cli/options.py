@@ -4,9 +4,10 @@ import argparse
 from typing import get_args
 
 from langchain_image_variation.contract import MAX_N, SIZES
+from langchain_image_variation.exceptions import excerpt
 from langchain_image_variation.source import Fit
 
-__all__ = ["add_fit", "add_n", "add_quiet", "add_size", "text_or_null"]
+__all__ = ["add_fit", "add_n", "add_quiet", "add_size", "number", "text_or_null", "whole_number"]
 
 _NULL = "null"
 """Stands for a field that is left out, as in the vendor's command line."""
@@ -17,11 +18,24 @@ def text_or_null(text: str) -> str | None:
     return None if text == _NULL else text
 
 
-def _number_or_null(text: str) -> int:
+def whole_number(text: str) -> int:
+    """Return the whole number that an argument is."""
     try:
-        return 1 if text == _NULL else int(text)
+        return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {excerpt(text)}") from None
+
+
+def number(text: str) -> float:
+    """Return the number that an argument is."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {excerpt(text)}") from None
+
+
+def _whole_number_or_null(text: str) -> int:
+    return 1 if text == _NULL else whole_number(text)
 
 
 def add_n(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +43,7 @@ def add_n(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         "--n",
-        type=_number_or_null,
+        type=_whole_number_or_null,
         default=1,
         metavar="N",
         help=f"the number of variations of each image, 1 to {MAX_N} (default: 1)",

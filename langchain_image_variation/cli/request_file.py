@@ -7,9 +7,10 @@ import sys
 from typing import Any, get_args
 
 from langchain_image_variation.cli.photo import STREAM
-from langchain_image_variation.contract import SIZES, ResponseFormat
+from langchain_image_variation.contract import MAX_N, SIZES, ResponseFormat
 from langchain_image_variation.exceptions import InvalidRequestError, excerpt
 from langchain_image_variation.files.shown_names import shown_path
+from langchain_image_variation.numbers import check_whole_number
 
 __all__ = ["use_request_file"]
 
@@ -17,6 +18,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 """The maximum length of a request, in bytes. It names the image, and does not contain it."""
 
 _FIELDS = ("image", "model", "n", "response_format", "size", "user")
+_FIELD_LIST = ", ".join(f'"{name}"' for name in _FIELDS)
 
 
 def use_request_file(arguments: argparse.Namespace) -> None:
@@ -29,6 +31,7 @@ def use_request_file(arguments: argparse.Namespace) -> None:
     Args:
         arguments: The arguments of `create`, in which options that were not passed are None.
             Options and images that were passed take precedence over the fields of the request.
+            `request_fields` gets the names of the fields that the request set.
 
     Raises:
         InvalidRequestError: If the file cannot be read or is not a request, if standard input would
@@ -36,6 +39,7 @@ def use_request_file(arguments: argparse.Namespace) -> None:
     """
     path: str | None = arguments.request
     photos: list[str] = arguments.photos
+    arguments.request_fields = set()
     if path is None and photos:
         _refuse_unread_request(photos)
         return
@@ -45,13 +49,19 @@ def use_request_file(arguments: argparse.Namespace) -> None:
         )
     path = STREAM if path is None else path
     request = _parse(_read(path, arguments), path)
+    _check_fields(request, path, arguments.parser)
     if not photos and request.get("image") in (None, "", STREAM if path == STREAM else ""):
-        raise _invalid_request_error(path, '"image" must be the path of an image')
+        raise _invalid_request_error(
+            path,
+            '"image" must be the path of an image',
+            'Name an image on the command line, or in the field "image".',
+        )
     for name, value in request.items():
         if name == "image":
             arguments.photos = photos or [str(value)]
         elif getattr(arguments, name) is None and (value != "null" or name == "user"):
             setattr(arguments, name, value)
+            arguments.request_fields.add(name)
 
 
 def _read(path: str, arguments: argparse.Namespace) -> bytes:
@@ -64,6 +74,10 @@ def _read(path: str, arguments: argparse.Namespace) -> bytes:
         try:
             with open(path, "rb") as file:
                 return file.read(MAX_REQUEST_BYTES + 1)
+        except FileNotFoundError:
+            raise InvalidRequestError(
+                f"--request: there is no file {shown_path(path)!r}; check the path."
+            ) from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "its name is invalid"
             raise InvalidRequestError(
@@ -99,15 +113,40 @@ def _parse(data: bytes, path: str) -> dict[str, Any]:
         raise _invalid_request_error(path, "it is neither YAML nor JSON") from None
     if not isinstance(request, dict):
         raise _invalid_request_error(path, "it has no fields")
-    for name, value in request.items():
-        if name not in _FIELDS:
-            raise _invalid_request_error(path, f"{excerpt(name)} is not a field of the request")
-        if name != "n" and not isinstance(value, str | None):
-            raise _invalid_request_error(path, f'"{name}" must be text, got {excerpt(value)}')
-    for name, choices in (("size", SIZES), ("response_format", get_args(ResponseFormat))):
-        if request.get(name) not in (None, "null", *choices):
-            raise _invalid_request_error(path, f'"{name}" must be one of {", ".join(choices)}')
     return request
+
+
+def _check_fields(request: dict[str, Any], path: str, parser: argparse.ArgumentParser) -> None:
+    """Check the names and the values of a request's fields.
+
+    Raises:
+        InvalidRequestError: If a field does not exist, or has an invalid value.
+    """
+    origin = _describe_origin(path)
+    options = [option for action in parser._actions for option in action.option_strings]
+    for name, value in request.items():
+        field = f'"{name}" in {origin}'
+        if name not in _FIELDS:
+            option = f"--{str(name).replace('_', '-')}"
+            raise InvalidRequestError(
+                f"{excerpt(name)} in {origin} is an option, not a field of the request. Pass "
+                f"{option} on the command line."
+                if option in options
+                else f"{excerpt(name)} in {origin} is not a field of the request. Its fields are "
+                f"{_FIELD_LIST}."
+            )
+        if name == "n":
+            if value not in (None, "null"):
+                check_whole_number(field, value, 1, MAX_N, param="n")
+        elif not isinstance(value, str | None):
+            raise InvalidRequestError(f"{field} must be text, got {excerpt(value)}.", param=name)
+    for name, choices in (("size", SIZES), ("response_format", get_args(ResponseFormat))):
+        value = request.get(name)
+        if value not in (None, "null", *choices):
+            raise InvalidRequestError(
+                f'"{name}" in {origin} must be one of {", ".join(choices)}, got {excerpt(value)}.',
+                param=name,
+            )
 
 
 def _refuse_unread_request(photos: list[str]) -> None:
@@ -131,7 +170,8 @@ def _refuse_unread_request(photos: list[str]) -> None:
         # It has no descriptor, or is closed.
         return
     try:
-        if not data.strip() or not _parse(data, STREAM):
+        request = _parse(data, STREAM) if data.strip() else {}
+        if not request.keys() <= set(_FIELDS) or not request:
             return
     except InvalidRequestError:
         # Another file does not matter.
@@ -142,12 +182,17 @@ def _refuse_unread_request(photos: list[str]) -> None:
     )
 
 
-def _invalid_request_error(path: str, reason: str) -> InvalidRequestError:
-    fields = ", ".join(f'"{name}"' for name in _FIELDS)
-    origin, hint = f"The file {shown_path(path)!r}", ""
-    if path == STREAM:
-        origin, hint = "Standard input", " To pass an image on standard input, add - as PHOTO."
+def _describe_origin(path: str) -> str:
+    """Return where a request comes from, for the middle of a sentence."""
+    return "standard input" if path == STREAM else f"the file {shown_path(path)!r}"
+
+
+def _invalid_request_error(
+    path: str, reason: str, advice: str = f"Pass YAML or JSON with the fields {_FIELD_LIST}."
+) -> InvalidRequestError:
+    """Return the error for what is not a request, or names no image."""
+    origin = _describe_origin(path)
+    hint = " To pass an image on standard input, add - as PHOTO." if path == STREAM else ""
     return InvalidRequestError(
-        f"{origin} is not a request: {reason}. Name an image on the command line, or pass YAML or "
-        f"JSON with the fields {fields}.{hint}"
+        f"{origin[0].upper()}{origin[1:]} is not a request: {reason}. {advice}{hint}"
     )

@@ -16,36 +16,61 @@ from langchain_image_variation.cli.engine_options import (
 )
 from langchain_image_variation.cli.extras import translate_import_errors
 from langchain_image_variation.cli.messages import name_path
+from langchain_image_variation.cli.options import number, whole_number
 from langchain_image_variation.engines.loading import load_engine
 from langchain_image_variation.exceptions import OutputError
 
 __all__ = ["add_serve"]
 
+_EXAMPLES = """\
+examples:
+  image-variation serve
+  image-variation serve --upstream https://api.openai.com/v1
+  image-variation serve --cors-origin http://localhost:5173
+"""
+
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve`."""
-    add = parser.add_argument
+    parser.description = """\
+Answer POST /v1/images/variations at http://127.0.0.1:8000/v1. Programs need this address as
+OPENAI_BASE_URL."""
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--json-log", action="store_true", help="write log lines as JSON")
+    _add_address(parser)
+    _add_access(parser)
+    _add_upstream(parser)
+    _add_store(parser)
+    _add_requests(parser)
     add_engine(parser)
+    parser.set_defaults(run=_run_serve, parser=parser)
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("address").add_argument
     add("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    add("--port", type=int, default=8000, help="the port; 0 picks a free one (default: 8000)")
+    add(
+        "--port",
+        type=whole_number,
+        default=8000,
+        help="the port; 0 picks a free one (default: 8000)",
+    )
+    add(
+        "--public-url",
+        metavar="URL",
+        help="the public address of the server, if it is behind a proxy",
+    )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("access").add_argument
     add(
         "--api-key",
         metavar="KEY",
         default=os.environ.get("IMAGE_VARIATION_API_KEY") or None,
         help="the key that clients must send; prefer the environment variable "
         "IMAGE_VARIATION_API_KEY, which process lists do not show",
-    )
-    add(
-        "--url-ttl",
-        type=float,
-        default=3600.0,
-        metavar="SECONDS",
-        help="how many seconds the URL of a result is valid (default: 3600)",
-    )
-    add(
-        "--public-url",
-        metavar="URL",
-        help="the public address of the server, if it is behind a proxy",
     )
     add(
         "--allowed-host",
@@ -63,75 +88,10 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         help="an origin whose web pages may call the server from a browser, such as "
         "http://localhost:5173, or '*' in quotes for all, which needs a key; repeatable",
     )
-    add(
-        "--accept-field",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a field that requests may have besides those of the vendor's API and seed, such as "
-        "strength; repeatable",
-    )
-    add(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="concurrent engine calls, in threads of one process (default: the number of cores, or "
-        "1 for an engine that computes on a GPU)",
-    )
-    add(
-        "--queue",
-        type=int,
-        default=16,
-        metavar="N",
-        help="maximum number of waiting requests (default: 16)",
-    )
-    add(
-        "--store-dir",
-        metavar="DIR",
-        help="the folder for images that are returned as URLs, and for remembered answers "
-        "(default: in the user's cache)",
-    )
-    add(
-        "--store-url",
-        metavar="URL",
-        help="a URL such as s3://bucket/prefix to keep them at instead, for servers on several "
-        "machines; needs the same IMAGE_VARIATION_SIGNING_KEY in the environment of each",
-    )
-    add(
-        "--store-max-bytes",
-        type=int,
-        default=1024**3,
-        metavar="BYTES",
-        help="maximum total size of the store's files; the oldest are removed (default: 1 GiB)",
-    )
-    add(
-        "--upload-timeout",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="how many seconds a client may take to send a request (default: 60)",
-    )
-    add(
-        "--max-pixels",
-        type=int,
-        default=67_108_864,
-        metavar="N",
-        help="maximum pixels of an uploaded image (default: 67108864, or 8192x8192)",
-    )
-    add(
-        "--total-pixels",
-        type=int,
-        metavar="N",
-        help="maximum total pixels of the images that the engine works on at the same time "
-        "(default: --max-pixels, or 4 million per worker if that is more)",
-    )
-    add(
-        "--total-upload-bytes",
-        type=int,
-        default=268_435_456,
-        metavar="BYTES",
-        help="maximum total size of the uploads in progress (default: 268435456, or 256 MiB)",
-    )
+
+
+def _add_upstream(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("upstream").add_argument
     add(
         "--upstream",
         metavar="URL",
@@ -148,18 +108,100 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--upstream-timeout",
-        type=float,
+        type=number,
         default=600.0,
         metavar="SECONDS",
         help="how many seconds the upstream may be silent (default: 600)",
     )
-    add("--json-log", action="store_true", help="write log lines as JSON")
-    parser.set_defaults(run=_run_serve, parser=parser)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("store").add_argument
+    add(
+        "--store-dir",
+        metavar="DIR",
+        help="the folder for images that are returned as URLs, and for remembered answers "
+        "(default: in the user's cache)",
+    )
+    add(
+        "--store-url",
+        metavar="URL",
+        help="a URL such as s3://bucket/prefix to keep them at instead, for servers on several "
+        "machines; needs the same IMAGE_VARIATION_SIGNING_KEY in the environment of each",
+    )
+    add(
+        "--store-max-bytes",
+        type=whole_number,
+        default=1024**3,
+        metavar="BYTES",
+        help="maximum total size of the store's files; the oldest are removed (default: 1 GiB)",
+    )
+    add(
+        "--url-ttl",
+        type=number,
+        default=3600.0,
+        metavar="SECONDS",
+        help="how many seconds the URL of a result is valid (default: 3600)",
+    )
+
+
+def _add_requests(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("requests").add_argument
+    add(
+        "--accept-field",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a field that requests may have besides those of the vendor's API and seed, such as "
+        "strength; repeatable",
+    )
+    add(
+        "--workers",
+        type=whole_number,
+        metavar="N",
+        help="concurrent engine calls, in threads of one process (default: the number of cores, or "
+        "1 for an engine that computes on a GPU)",
+    )
+    add(
+        "--queue",
+        type=whole_number,
+        default=16,
+        metavar="N",
+        help="maximum number of waiting requests (default: 16)",
+    )
+    add(
+        "--upload-timeout",
+        type=number,
+        default=60.0,
+        metavar="SECONDS",
+        help="how many seconds a client may take to send a request (default: 60)",
+    )
+    add(
+        "--max-pixels",
+        type=whole_number,
+        default=67_108_864,
+        metavar="N",
+        help="maximum pixels of an uploaded image (default: 67108864, or 8192x8192)",
+    )
+    add(
+        "--total-pixels",
+        type=whole_number,
+        metavar="N",
+        help="maximum total pixels of the images that the engine works on at the same time "
+        "(default: --max-pixels, or 4 million per worker if that is more)",
+    )
+    add(
+        "--total-upload-bytes",
+        type=whole_number,
+        default=268_435_456,
+        metavar="BYTES",
+        help="maximum total size of the uploads in progress (default: 268435456, or 256 MiB)",
+    )
 
 
 def _run_serve(arguments: argparse.Namespace) -> None:
     # Imported here because the server is an extra.
-    with translate_import_errors("server"):
+    with translate_import_errors("server", [arguments.engine]):
         from langchain_image_variation.server import create_app
         from langchain_image_variation.server.log import JSONLines
         from langchain_image_variation.server.run import run_app

@@ -13,6 +13,8 @@ If an engine needs an extra of its distribution, the entry point names it:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +27,7 @@ from langchain_image_variation.error_translation import ErrorTranslation
 from langchain_image_variation.exceptions import (
     EngineError,
     EngineNotFoundError,
+    ImageVariationError,
     InvalidRequestError,
     MissingExtraError,
     excerpt,
@@ -137,11 +140,24 @@ def check_option_names(
                 if option_names
                 else "It takes no options."
             )
+            if others := _engines_with(option):
+                hint = f"{hint} The option {option!r} is for {' and '.join(others)}."
             if reason is not None:
                 hint = f"{hint} auto chose it because {reason}."
             raise InvalidRequestError(
                 f"The engine {name!r} has no option {option!r}. {hint}", param=option
             )
+
+
+def _engines_with(option: str) -> list[str]:
+    """Return the names of our engines that have an option, sorted."""
+    names = []
+    for name in sorted(_our_entry_points().names):
+        # An engine may need packages that are not installed.
+        with suppress(ImageVariationError):
+            if option in engine_options(load_engine_class(name)):
+                names.append(name)
+    return names
 
 
 def load_engine_class(name: str) -> type[Any]:
@@ -230,9 +246,10 @@ def _entry_point(name: str) -> EntryPoint:
     for points in (_our_entry_points, _entry_points):
         for point in points().select(name=name):
             return point
-    raise EngineNotFoundError(
-        f"There is no engine {name[:40]!r}. Installed engines: auto, {', '.join(engine_names())}."
-    )
+    names = [AUTO, *engine_names()]
+    similar = get_close_matches(name[:40], names, n=1)
+    hint = f"Did you mean {similar[0]!r}?" if similar else f"Installed engines: {', '.join(names)}."
+    raise EngineNotFoundError(f"There is no engine {name[:40]!r}. {hint}")
 
 
 def _missing_extra_error(point: EntryPoint, error: ImportError) -> MissingExtraError:

@@ -44,6 +44,10 @@ __all__ = [
 
 _LOGGER = logging.getLogger("langchain_image_variation.server")
 _VERSION = b"2020-10-01"  # The vendor sent this version with every answer.
+_UPSTREAM_ADVICE = (
+    "This server answers image variations. Its option --upstream sends other requests on."
+)
+"""What a request for another path of the vendor's API gets, such as one for chat completions."""
 LOGGED_ID = re.compile(rb"[!-~]{1,128}")
 """The IDs of clients and upstreams that are logged. Others could be long, or garble the log."""
 BILLED_KEY = "may_be_billed"
@@ -194,6 +198,8 @@ async def routing_error_response(request: Request, error: HTTPException) -> Resp
     endpoint = f"{request.method} {request.scope['path']}"[:200]
     if error.status_code == 404:
         advice = address_advice(request.scope)
+        if not advice and path_in_app(request.scope).startswith("/v1/"):
+            advice = _UPSTREAM_ADVICE if request.app.state.upstream is None else ""
         message = f"Invalid URL ({endpoint})"
         wire_error: ImageVariationError = NotFoundError(
             f"{message}. {advice}" if advice else message

@@ -32,6 +32,7 @@ from langchain_image_variation.exceptions import (
     EngineTimeoutError,
     ImageVariationError,
     MissingExtraError,
+    ModelNotDownloadedError,
     OutputError,
     SourceError,
     ToolCallError,
@@ -154,6 +155,15 @@ def test_only_the_log_says_why_an_image_was_refused(
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.INFO, "The engine refused an image: No faces. sk-…")
     ]
+
+
+@pytest.mark.parametrize("error_class", [MissingExtraError, ModelNotDownloadedError])
+def test_what_only_the_operator_can_install(
+    error_class: type[ImageVariationError],
+) -> None:
+    """A model is not told to try again if a package or the engine's model is missing."""
+    text = text_for_model(error_class("x"))
+    assert "Calling it again will not help" in text
 
 
 @pytest.mark.parametrize(

@@ -344,8 +344,8 @@ def test_another_fit_makes_other_images(photos: Path, capsys: pytest.CaptureFixt
 
 BAD = [
     ("photos --n 0", "--n must be a whole number from 1 to 10, got 0."),
-    ("photos --size 640x480", "argument --size: invalid choice: '640x480' (choose from"),
-    ("photos --fit stretch", "argument --fit: invalid choice: 'stretch'"),
+    ("photos --size 640x480", "argument --size: must be one of 256x256, 512x512, 1024x1024, got"),
+    ("photos --fit stretch", "argument --fit: must be one of "),
     ("photos --workers 0", "--workers must be a whole number of at least 1, got 0."),
     ("photos --max-failures 0", "--max-failures must be a whole number of at least 1, got 0."),
     ("photos --output-dir ", "--output-dir is empty; pass a folder or a URL."),
@@ -376,19 +376,35 @@ def test_bad_usage_is_one_line_and_exit_code_2(
 def test_json_lines_need_no_pyarrow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without pyarrow, only `--jsonl` works, and the message says what else you can do."""
+    """Without pyarrow, the manifest is JSON Lines, and a note says so."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run_hosted("photos") == 0
+    out, err = capsys.readouterr()
+    assert out == "out/manifest.jsonl\n"
+    note = "Writing manifest.jsonl instead of manifest.parquet, because pyarrow is not installed.\n"
+    assert err.startswith(note)
+    assert run_hosted("photos", "--jsonl") == 0
+    out, err = capsys.readouterr()
+    assert out == "out/manifest.jsonl\n" and note not in err
+    Path("list.parquet").touch()
+    assert run_hosted("list.parquet") == 1
+    assert "Reading 'list.parquet' needs the package 'pyarrow'" in capsys.readouterr().err
+
+
+def test_a_parquet_manifest_does_not_become_outdated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without pyarrow, a run next to a Parquet manifest is refused unless `--jsonl` is passed."""
+    Path("out").mkdir()
+    Path("out", "manifest.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run_hosted("photos") == 1
     assert capsys.readouterr().err == (
-        "image-variation: manifest.parquet needs the package 'pyarrow', which is not installed. "
-        "Pass --jsonl for JSON Lines alone, or run: "
-        f"{install_command('langchain-image-variation[batch]')}\n"
+        "image-variation: The output folder has a manifest.parquet, which needs the package "
+        "'pyarrow' to be kept up to date. It is not installed. Pass --jsonl for JSON Lines "
+        f"instead, or run: {install_command('langchain-image-variation[batch]')}\n"
     )
     assert run_hosted("photos", "--jsonl") == 0
-    assert capsys.readouterr().out == "out/manifest.jsonl\n"
-    Path("list.parquet").touch()
-    assert run_hosted("list.parquet", "--jsonl") == 1
-    assert "Reading 'list.parquet' needs the package 'pyarrow'" in capsys.readouterr().err
 
 
 def test_quiet_prints_files_and_failures(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

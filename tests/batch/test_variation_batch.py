@@ -309,7 +309,8 @@ def test_bad_value_fails_only_its_row() -> None:
     assert [bool(error) for error in out["error"]] == [True, True, True, False]
     out = batch(engine="instant")({"path": ["photos/0.png"] * 2, "strength": [1, None]})
     assert out["error"][0] == (
-        "InvalidRequestError: The engine 'instant' has no option 'strength'. Its options are seed."
+        "InvalidRequestError: The engine 'instant' has no option 'strength'. Its options are seed. "
+        "The option 'strength' is for diffusers and local."
     )
     assert out["index"][1:] == [1, 2]
 

@@ -12,6 +12,7 @@ import pytest
 from langchain_image_variation import __version__
 from langchain_image_variation.cli import main
 from langchain_image_variation.contract import ImagesResponse
+from langchain_image_variation.exceptions import install_command
 from langchain_image_variation.images.pixels import decode_png, decode_result, pixel_sha256
 from langchain_image_variation.images.png import SquarePNG
 from langchain_image_variation.source import load_source
@@ -133,11 +134,14 @@ BAD = [
     ("photo.jpg --allow-host https://images.example", "is not a full host name"),
     ("photo.jpg --n 0", "--n must be a whole number from 1 to 10, got 0."),
     ("photo.jpg --n 11", "--n must be a whole number from 1 to 10, got 11."),
-    ("photo.jpg --n many", "argument -n/--n: invalid int value: 'many'; see"),
-    ("photo.jpg --size 640x480", "argument --size: invalid choice: '640x480' (choose from"),
+    ("photo.jpg --n many", "argument -n/--n: must be a whole number, got 'many'; see"),
+    ("photo.jpg --n 1.5", "argument -n/--n: must be a whole number, got '1.5'; see"),
+    ("photo.jpg --strength much", "argument --strength: must be a number, got 'much'; see"),
+    ("photo.jpg --size 100", "--size: must be one of 256x256, 512x512, 1024x1024, got '100'; see"),
+    ("photo.jpg --size 512", "1024x1024, got '512'; did you mean 512x512?; see"),
     (
         "photo.jpg --response-format xml",
-        "argument --response-format: invalid choice: 'xml' (choose from",
+        "argument --response-format: must be one of url, b64_json, null, got 'xml'",
     ),
     ("photo.jpg --model gpt-4", "The model 'gpt-4' does not exist here; this engine offers"),
     (
@@ -147,16 +151,20 @@ BAD = [
     ),
     (
         "photo.jpg --engine instant --strength 1",
-        "The engine 'instant' has no option --strength. Its options are --seed.",
+        "The engine 'instant' has no option --strength. Its options are --seed. The option "
+        "--strength is for diffusers and local.",
     ),
     ("photo.jpg --strength 2", "--strength must be a number from 0 to 1, got 2.0"),
     ("photo.jpg --strength nan", "--strength must be a number from 0 to 1, got nan"),
     ("photo.jpg --seed -1", "--seed must be a whole number of at least 0, got -1"),
-    ("photo.jpg --n 9" + "9" * 5000, "invalid int value: '9999"),
+    ("photo.jpg --n 9" + "9" * 5000, "--n: must be a whole number, got '9999"),
     ("photo.jpg --output-dir ", "--output-dir is empty; pass a folder."),
     ("photo.jpg --out x", "unrecognized arguments: --out x"),
     ("photo.jpg --x\ny", "unrecognized arguments: --x y"),
-    ("photo.jpg --fit stretch", "argument --fit: invalid choice: 'stretch'"),
+    (
+        "photo.jpg --fit stretch",
+        "argument --fit: must be one of strict, crop, pad, keep, got 'stre",
+    ),
     (
         "photo.jpg --fit strict",
         "image is not a PNG file: it is a JPEG file; convert it to PNG first. --fit crop, --fit",
@@ -187,12 +195,32 @@ def test_invalid_input_is_one_line_and_exit_code_2(
 def test_usage_errors_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     """A missing option or command is one line. --help and --version exit with 0."""
     assert main(["create"]) == 2
-    assert main([]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
     assert main(["create", "--help"]) == 0
     assert "--response-format" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"image-variation {__version__}\n"
+
+
+def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without arguments, the program prints its help with examples, as an error."""
+    assert main(["--help"]) == 0
+    help_text = capsys.readouterr().out
+    assert "image-variation create photo.jpg" in help_text
+    assert main([]) == 2
+    assert capsys.readouterr() == ("", help_text)
+
+
+@pytest.mark.parametrize(
+    "command", ["batch", "completion", "create", "engines", "mcp", "pull", "serve"]
+)
+def test_the_help_of_a_command_says_what_it_does(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help of each command begins with a sentence, and fits a terminal of 100 columns."""
+    assert main([command, "--help"]) == 0
+    _, description, *_ = capsys.readouterr().out.split("\n\n")
+    assert description[0].isupper() and max(map(len, description.splitlines())) <= 100
 
 
 def test_a_hosted_engine_is_used_by_its_url(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +253,7 @@ def test_engines_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[st
     """An engine without the key or the address that it needs is not called usable."""
     engines = listed_engines(capsys)
     state, description = engines.pop("diffusers")
-    assert state == "usable" or "[diffusers]" in description
+    assert state == "usable" or "[diffusers]" in description or "pull" in description
     assert {name: state for name, (state, _) in engines.items()} == {
         "auto": "usable",
         "fal": "needs setup",
@@ -530,3 +558,28 @@ def test_other_commands_do_not_load_diffusers() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert (completed.returncode, completed.stderr) == (0, "[]\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "package"), [("serve", "starlette"), ("mcp", "mcp_types")])
+def test_all_missing_extras_are_named_at_once(command: str, package: str) -> None:
+    """If a command lacks its extra and that of its engine, one install is enough."""
+    # As if neither package were installed.
+    code = (
+        "import sys, importlib.machinery as machinery\n"
+        "find_spec = machinery.PathFinder.find_spec\n"
+        "machinery.PathFinder.find_spec = lambda name, *rest: "
+        f"None if name in ({package!r}, 'diffusers') else find_spec(name, *rest)\n"
+        "import langchain_image_variation.cli as cli\n"
+        f"sys.exit(cli.main([{command!r}, '--engine', 'diffusers']))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    extra = "server" if command == "serve" else command
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert install_command(f"langchain-image-variation[{extra},diffusers]") in completed.stderr

@@ -323,7 +323,7 @@ REFUSED = [
     ("photo.jpg -o cat.png", "--output-dir takes a folder, and 'cat.png' looks like a file."),
     ("photo.jpg -o photo.jpg", "'photo.jpg' is a file; choose a folder for the results."),
     ("photo.jpg -o ./photo.jpg/x", "The folder './photo.jpg/x' cannot be written to"),
-    ("photo.jpg --format gif", "argument --format: invalid choice: 'gif'"),
+    ("photo.jpg --format gif", "argument --format: must be one of png, "),
     ("photo.jpg --quality 50", "--quality does not apply to PNG, which is lossless."),
     ("photo.jpg --quality 0 --format jpeg", "--quality must be a whole number from 1 to 100"),
     ("photo.jpg --name ../x", "The name template '../x' may contain only letters, digits"),

@@ -41,7 +41,7 @@ MISTAKES = [
     ("--max-n 11", 2, "--max-n must be a whole number from 1 to 10, got 11."),
     ("--max-results 0", 2, "--max-results must be a whole number of at least 1, got 0."),
     ("--max-thumbnail-base64 9", 2, "--max-thumbnail-base64 must be a whole number of at least"),
-    ("--thumbnail huge", 2, "argument --thumbnail: invalid choice"),
+    ("--thumbnail huge", 2, "argument --thumbnail: must be one of none, sheet, each, got"),
 ]
 
 

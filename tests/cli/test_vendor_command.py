@@ -56,7 +56,7 @@ def test_null_is_absent(folder: Path) -> None:
     result = create("a.png", *nulls, "--no-sheet")
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
     again = create("a.png", "--n", "nil")
-    assert (again.returncode, "invalid int value: 'nil'" in again.stderr) == (2, True)
+    assert (again.returncode, "must be a whole number, got 'nil'" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("words", [["--image", "a.png"], ["--image=a.png"], ["-n", "2", "--image"]])
@@ -110,13 +110,22 @@ def test_a_request_on_standard_input(folder: Path, text: str) -> None:
         ("\x00", "it is neither YAML nor JSON"),
         ("a.png", "it has no fields"),
         ("[1]", "it has no fields"),
-        ("prompt: a cat\nimage: a.png", "'prompt' is not a field of the request"),
+        (
+            "mask: b.png\nimage: a.png",
+            "'mask' in standard input is not a field of the request.",
+        ),
+        (
+            "strength: 1\nimage: a.png",
+            "is an option, not a field of the request. Pass --strength",
+        ),
+        ("image: a.png\nmax_billed_calls: 1", "Pass --max-billed-calls on the command line."),
         ("n: 2", '"image" must be the path of an image'),
         ("image: '-'", '"image" must be the path of an image'),
-        ("image: [a.png]", '"image" must be text'),
-        ("image: a.png\nn: two", "--n must be a whole number from 1 to 10, got 'two'"),
-        ("image: a.png\nn: true", "--n must be a whole number from 1 to 10"),
-        ("image: a.png\nsize: 1x1", '"size" must be one of 256x256, 512x512, 1024x1024'),
+        ("image: [a.png]", '"image" in standard input must be text'),
+        ("image: a.png\nn: two", '"n" in standard input must be a whole number from 1 to 10, got'),
+        ("image: a.png\nn: true", '"n" in standard input must be a whole number from 1 to 10'),
+        ("image: a.png\nsize: 1x1", "must be one of 256x256, 512x512, 1024x1024, got '1x1'."),
+        ("image: a.png\nresponse_format: url", '"response_format" of the request applies only to'),
         ("image: a.png\nresponse_format: url", "Add --json, or --format json"),
         ("image: !!python/name:os.system a", "it is neither YAML nor JSON"),
         ("a" * 70_000, "it has more than 65,536 bytes"),
@@ -129,6 +138,15 @@ def test_invalid_input_is_not_a_request(folder: Path, text: str, message: str) -
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert os.listdir(folder) == ["a.png"]
+
+
+def test_a_mistake_in_a_request_names_its_file(folder: Path) -> None:
+    """A wrong field is not called an option, and no other image is suggested."""
+    (folder / "bad.yaml").write_text("image: a.png\nn: two\n")
+    assert create("--request", "bad.yaml").stderr == (
+        "image-variation: \"n\" in the file 'bad.yaml' must be a whole number from 1 to 10, got "
+        "'two'.\n"
+    )
 
 
 def test_an_image_leaves_standard_input_alone(folder: Path) -> None:
@@ -183,7 +201,7 @@ def test_a_request_in_a_file(folder: Path) -> None:
         (["-", "--request", "-"], "n: 2", "Standard input cannot be both the request and an image"),
         (["a.png", "--request", "-"], "n: [", "Standard input is not a request: it is neither"),
         (["--request", "n.yaml"], "", "The file 'n.yaml' is not a request: \"image\" must be the"),
-        (["--request", "none.yaml"], "", "the file 'none.yaml' cannot be read: No such file"),
+        (["--request", "none.yaml"], "", "there is no file 'none.yaml'; check the path."),
         (["a.png", "--request", "."], "", "the file '.' cannot be read: Is a directory"),
         (["a.png", "--request", "a\0"], "", "cannot be read: its name is invalid"),
     ],

@@ -105,6 +105,24 @@ def test_an_unknown_engine_is_refused_with_the_list() -> None:
         load_engine("nope")
 
 
+def test_a_misspelt_engine_is_refused_with_a_suggestion() -> None:
+    """The error for a misspelt engine names the one that was probably meant, and no list."""
+    with pytest.raises(EngineNotFoundError) as caught:
+        load_engine("difusers")
+    assert caught.value.message == "There is no engine 'difusers'. Did you mean 'diffusers'?"
+
+
+def test_an_option_of_another_engine_names_that_engine() -> None:
+    """The error for an option that other engines have says which."""
+    with pytest.raises(InvalidRequestError) as caught:
+        load_engine("local", steps=12)
+    assert caught.value.message.endswith(", threads. The option 'steps' is for diffusers.")
+    with pytest.raises(
+        InvalidRequestError, match=r"option 'strength' is for diffusers and local\."
+    ):
+        load_engine("instant", strength=0.2)
+
+
 @pytest.mark.parametrize("engine", [InstantEngine, InstantEngine(), None])
 def test_an_object_needs_no_loading(engine: Any) -> None:
     """The error for an engine instead of its name says that it needs no loading."""

@@ -526,6 +526,7 @@ def test_late_request_is_an_error(run: Run) -> None:
 @pytest.mark.parametrize(
     ("marker", "signature", "message"),
     [
+        ("", "image_variation_env", "*names no scenario. Name one, such as *"),
         ('"rate_limits"', "", "*Unknown scenario 'rate_limits'. Did you mean 'rate_limit'*"),
         ('"rate_limit", strict=False', "", "*allow_unused and allow_unexpected, not strict.*"),
         ('"rate_limit", allow_unused="no"', "", "*allow_unused *must be True or False, got 'no'.*"),

@@ -339,7 +339,7 @@ async def test_an_image_sent_as_text_is_explained(client: httpx.AsyncClient) -> 
 async def test_unknown_paths_and_methods_get_the_vendors_errors(client: httpx.AsyncClient) -> None:
     """Unknown paths and methods get errors like the vendor's, and a 405 names the methods."""
     error = error_of(await client.post("/v1/images/variation"), 404)
-    assert error["message"] == "Invalid URL (POST /v1/images/variation)"
+    assert error["message"].startswith("Invalid URL (POST /v1/images/variation)")
     error_of(await client.post(PATH + "/"), 404)
     response = await client.get(PATH)
     error_of(response, 405)

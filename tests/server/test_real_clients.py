@@ -282,10 +282,21 @@ def test_a_near_miss_gets_the_right_address(server: Server, path: str) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/images/variation", "/variations", "/x"])
+@pytest.mark.parametrize("path", ["/variations", "/x", "/v1"])
 def test_other_addresses_get_the_vendors_404(server: Server, path: str) -> None:
     """Any other address gets the vendor's answer and no advice."""
     assert server.send(path).message == f"Invalid URL (POST {path})"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/images/edits", "/v1/images/variation", "/v1/chat/completions"]
+)
+def test_other_paths_of_the_api_get_advice(server: Server, path: str) -> None:
+    """Another path of the vendor's API gets a 404 that names the option for it."""
+    assert server.send(path).message == (
+        f"Invalid URL (POST {path}). This server answers image variations. Its option --upstream "
+        "sends other requests on."
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.engines.diffusers.fake_hub import (
     run_fake_hub,
 )
 from tests.extras import skip_without
+from tests.server.ports import free_port
 
 skip_without("torch")
 
@@ -131,6 +132,43 @@ def test_serve_downloads_before_it_listens(hub: FakeHub, env: dict[str, str]) ->
             assert hub.downloads()
         finally:
             process.kill()
+
+
+@pytest.mark.slow
+def test_engines_says_that_the_model_is_missing(hub: FakeHub, env: dict[str, str]) -> None:
+    """`engines` calls diffusers usable only if its default model is here."""
+
+    def row() -> str:
+        text = run("engines", env=env).stdout.decode()
+        return " ".join(text[text.index("\ndiffusers ") : text.index("\nfal ")].split())
+
+    assert row() == (
+        "diffusers needs setup Its model 'sd-variations' is not on this machine. Run: "
+        "image-variation pull sd-variations. It downloads at least 3.8 GB."
+    )
+    assert not hub.downloads()
+    assert run("pull", "sd-variations", env=env).returncode == 0
+    assert row().startswith("diffusers usable Makes new images of the same subject")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_mcp_names_the_command_that_downloads(
+    hub: FakeHub, env: dict[str, str], is_reachable: bool
+) -> None:
+    """`mcp` downloads nothing, and names `pull` whether or not the Hub can be reached."""
+    skip_without("mcp_types")
+    if not is_reachable:
+        env = {**env, "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    part = DEFAULT_PRESET.parts[0]
+    arguments = ("--engine", "diffusers", "--revision", part.revision)
+    completed = run("mcp", *arguments, env=env)
+    assert (completed.returncode, completed.stdout) == (1, b"")
+    assert completed.stderr.decode() == (
+        "image-variation: The model 'sd-variations' is not on this machine. Run: image-variation "
+        f"pull sd-variations --revision {part.revision}\n"
+    )
+    assert not hub.downloads()
 
 
 def test_python_downloads_nothing_unasked(tmp_path: Path) -> None:
