@@ -8,7 +8,6 @@ the program.
 """
 
 import argparse
-import io
 import os
 import sys
 import warnings
@@ -26,6 +25,7 @@ from langchain_image_variation.cli.mcp import add_mcp
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.pull import add_pull
 from langchain_image_variation.cli.serve import add_serve
+from langchain_image_variation.cli.streams import repair_streams
 from langchain_image_variation.exceptions import ImageVariationError, InvalidRequestError
 
 __all__ = ["main"]
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Our own message about a corrupt file is enough.
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-    _repair_streams()
+    repair_streams()
     try:
         arguments = _parse(argv)
         run: Callable[[argparse.Namespace], int | None] = arguments.run
@@ -65,21 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         print(f"image-variation: cannot write the output: {error.strerror}.", file=sys.stderr)
         return FAILED
-
-
-def _repair_streams() -> None:
-    """Make printing safe if a stream is closed or cannot show every character."""
-    # If standard error is closed, the next file to be opened would get its descriptor, and error
-    # messages would end up in that file.
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 class _Parser(argparse.ArgumentParser):

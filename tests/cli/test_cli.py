@@ -319,6 +319,29 @@ def test_closed_streams_do_no_harm(redirection: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("streams", ["full error", "broken error", "both broken"])
+def test_standard_error_that_cannot_be_written_loses_no_file(streams: str) -> None:
+    """Notes that nobody can read are dropped, and the results are saved and printed."""
+    if streams == "full error":
+        writer = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+    arguments = ["create", "photo.jpg", "-n", "2", "--engine", "instant"]
+    completed = subprocess.run(
+        [sys.executable, "-m", "langchain_image_variation", *arguments],
+        stdout=writer if streams == "both broken" else subprocess.PIPE,
+        stderr=writer,
+        timeout=60,
+    )
+    os.close(writer)
+    assert completed.returncode == 0
+    assert len(os.listdir("variations")) == 3
+    if streams != "both broken":
+        assert len(completed.stdout.splitlines()) == 3
+
+
+@pytest.mark.slow
 def test_a_full_output_device_is_one_line() -> None:
     """If standard output is a full device, the exit code is 1, with one line of error."""
     with open("/dev/full", "w") as full:
