@@ -60,9 +60,12 @@ class CreateRun:
     Args:
         arguments: The arguments of the command, checked.
         bar: Shows the progress of the run.
+        interrupts: Handles signals during calls of hosted engines.
     """
 
-    def __init__(self, arguments: argparse.Namespace, bar: ProgressBar) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, bar: ProgressBar, interrupts: Interrupts
+    ) -> None:
         self.files_to_open: list[Path] = []
         self._arguments = arguments
         self._photos: list[str] = arguments.photos
@@ -72,12 +75,7 @@ class CreateRun:
         self._model: str | None = None
         self._engine_note: str | None = None
         self._has_results = False
-        self._interrupts = Interrupts("Keeping the images that are finished or paid for.")
-
-    @property
-    def signal(self) -> int | None:
-        """The signal that ended the run early, or None."""
-        return self._interrupts.signal
+        self._interrupts = interrupts
 
     def vary_all(self) -> int:
         """Vary each image and print its results. Return for how many images some or all failed.
@@ -93,7 +91,7 @@ class CreateRun:
         try:
             for photo in self._photos:
                 failures += not self._vary_photo(photo, urls)
-                if self.signal is not None:
+                if self._interrupts.signal is not None:
                     break
             return failures
         finally:
@@ -128,7 +126,7 @@ class CreateRun:
             except FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
-                if is_only_one and self.signal is None:
+                if is_only_one and self._interrupts.signal is None:
                     raise
                 failure = error
             if failure is not None and not is_only_one:
@@ -146,7 +144,8 @@ class CreateRun:
         if engine_base_url(engine) is None:
             yield
             return
-        with self._interrupts.handle_signals(), stop_when(lambda: self.signal is not None):
+        interrupts = self._interrupts
+        with interrupts.handle_signals(), stop_when(lambda: interrupts.signal is not None):
             yield
 
     def _print_final_notes(self) -> None:
