@@ -16,6 +16,7 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     install_command,
 )
+from langchain_image_variation.hosted.stop_errors import CancelledJobError, UnsentCallError
 
 TREE = [
     value
@@ -48,7 +49,7 @@ def test_an_engine_says_how_long_to_wait() -> None:
     assert RateLimitError("Too many requests.").retry_after is None
 
 
-@pytest.mark.parametrize("error_class", TREE)
+@pytest.mark.parametrize("error_class", [*TREE, UnsentCallError, CancelledJobError])
 @pytest.mark.parametrize("duplicate", [pickled, copy.copy, copy.deepcopy])
 def test_every_error_can_be_pickled_and_copied(
     error_class: type[ImageVariationError], duplicate: Callable[[Any], Any]

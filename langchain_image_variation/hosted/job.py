@@ -10,7 +10,7 @@ from langchain_image_variation.exceptions import EngineTimeoutError, NotFoundErr
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.service import Service
-from langchain_image_variation.hosted.stop_errors import CancelledJobError
+from langchain_image_variation.hosted.stop_errors import cancelled_job_error
 from langchain_image_variation.http.flow import Flow, Wait
 
 __all__ = ["CANCEL_SECONDS", "Job"]
@@ -77,7 +77,7 @@ class Job(ABC):
                     "deadline. The image may have been billed."
                 )
             if is_stopped():
-                raise CancelledJobError(self.service.title)
+                raise cancelled_job_error(self.service.title)
             yield Wait(delay, until_stopped=True)
             delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
         image.set_seed(self._seed)

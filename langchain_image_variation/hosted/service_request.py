@@ -30,7 +30,11 @@ from langchain_image_variation.hosted.call_threads import Outcome, run_in_thread
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.job import CANCEL_SECONDS
 from langchain_image_variation.hosted.service import Service
-from langchain_image_variation.hosted.stop_errors import CancelledJobError, UnsentCallError
+from langchain_image_variation.hosted.stop_errors import (
+    CancelledJobError,
+    UnsentCallError,
+    unsent_call_error,
+)
 from langchain_image_variation.http.flow import Flow
 
 __all__ = ["MAX_CONCURRENT_CALLS", "Call", "create_images"]
@@ -132,7 +136,7 @@ def create_images(
 
 def _make(service: Service, call: Call, side: int, budget: Budget) -> ImagesResponse:
     if stop_request()() or cancellation()():
-        raise UnsentCallError(service.title)
+        raise unsent_call_error(service.title)
     try:
         return service.session.run(_flow(service, call, side, budget), cancellation())
     except BaseException:
