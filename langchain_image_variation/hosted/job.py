@@ -1,16 +1,21 @@
 """A job of a service: submitted, polled until it is done, and cancelled if it is given up."""
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
-from langchain_image_variation.cancellation import stop_request
+from langchain_image_variation.cancellation import check_cancellation, stop_request
 from langchain_image_variation.contract import Image, ImagesResponse
-from langchain_image_variation.exceptions import EngineTimeoutError, NotFoundError
+from langchain_image_variation.exceptions import (
+    EngineTimeoutError,
+    ImageVariationError,
+    NotFoundError,
+)
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.service import Service
-from langchain_image_variation.hosted.stop_errors import cancelled_job_error
+from langchain_image_variation.hosted.stop_errors import cancelled_job_error, running_call_error
 from langchain_image_variation.http.flow import Flow, Wait
 
 __all__ = ["CANCEL_SECONDS", "Job"]
@@ -59,7 +64,8 @@ class Job(ABC):
             ModelNotFoundError: If the service has no such model.
             EngineTimeoutError: If the job is not done before the deadline. Enough time is left to
                 cancel it then.
-            CancelledJobError: If the request was stopped.
+            CancelledJobError: If the request was stopped, and so was the job.
+            RunningCallError: If the job could not be cancelled then.
         """
         is_stopped = stop_request()
         kept_seconds = min(CANCEL_SECONDS, budget.seconds_left * _CANCEL_SHARE)
@@ -77,16 +83,44 @@ class Job(ABC):
                     "deadline. The image may have been billed."
                 )
             if is_stopped():
-                raise cancelled_job_error(self.service.title)
+                image = yield from self._stop(budget)
+                break
             yield Wait(delay, until_stopped=True)
             delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
         image.set_seed(self._seed)
         return ImagesResponse(data=[image])
 
+    def _stop(self, budget: Budget) -> Flow[Image]:
+        """Cancel the job. Return its image if the job has ended meanwhile, because it is billed.
+
+        Raises:
+            CancelledJobError: If the job was cancelled.
+            RunningCallError: If it could not be cancelled.
+        """
+        budget = budget.within(CANCEL_SECONDS)
+        error: ImageVariationError = cancelled_job_error(self.service.title)
+        try:
+            yield from self._request_cancellation(budget)
+        except ImageVariationError:
+            error = running_call_error(self.service.title)
+        image: Image | None = None
+        # A job that was cancelled may have a state that is an error.
+        with suppress(ImageVariationError):
+            image = yield from self.poll(budget)
+        if image is not None:
+            return image
+        # If nobody waits for the answer anymore, nothing was sent just now, and the caller cancels.
+        check_cancellation()
+        self.path = None
+        raise error
+
     def cancel_flow(self, budget: Budget) -> Flow[object] | None:
         """Cancel the job, unless it has ended or was never accepted."""
         if self.path is None:
             return None
+        return self._request_cancellation(budget)
+
+    def _request_cancellation(self, budget: Budget) -> Flow[object]:
         return self.service.call(
             self.cancel_method, f"{self.path}/cancel", Answer.content, budget, is_free=True
         )

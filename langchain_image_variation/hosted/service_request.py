@@ -6,7 +6,6 @@ It keeps what succeeds: an image whose call failed raises that call's error when
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -32,6 +31,7 @@ from langchain_image_variation.hosted.job import CANCEL_SECONDS
 from langchain_image_variation.hosted.service import Service
 from langchain_image_variation.hosted.stop_errors import (
     CancelledJobError,
+    RunningCallError,
     UnsentCallError,
     unsent_call_error,
 )
@@ -59,7 +59,8 @@ class Call(Protocol):
         """Make the images. They are not downloaded yet.
 
         Raises:
-            CancelledJobError: If the request was stopped, and the call can be cancelled.
+            CancelledJobError: If the request was stopped, and the call was cancelled.
+            RunningCallError: If the request was stopped, and the call could not be cancelled.
         """
         ...
 
@@ -161,8 +162,7 @@ def _flow(service: Service, call: Call, side: int, budget: Budget) -> Flow[Image
 
 def _cancel(service: Service, call: Call, budget: Budget) -> None:
     """Cancel the job of an abandoned call, because nobody will get its images."""
-    deadline = min(budget.deadline, time.monotonic() + CANCEL_SECONDS)
-    flow = call.cancel_flow(replace(budget, deadline=deadline))
+    flow = call.cancel_flow(budget.within(CANCEL_SECONDS))
     if flow is not None:
         # The job may have ended meanwhile, and the caller needs the first error.
         with suppress(ImageVariationError), ignore_cancellation():
@@ -188,7 +188,8 @@ def _note(title: str, outcomes: Sequence[Outcome], credits: float | None) -> str
     """Return what a person should know about the cost."""
     sent = [outcome for outcome in outcomes if not isinstance(outcome, UnsentCallError)]
     n_cancelled = sum(isinstance(outcome, CancelledJobError) for outcome in sent)
-    n_failed = sum(isinstance(outcome, Exception) for outcome in sent) - n_cancelled
+    n_running = sum(isinstance(outcome, RunningCallError) for outcome in sent)
+    n_failed = sum(isinstance(outcome, Exception) for outcome in sent) - n_cancelled - n_running
     note = f"Took {len(sent)} billed call{'s' * (len(sent) > 1)} to {title}."
     if n_failed == 1:
         note += " One of them failed, so it may not be billed."
@@ -198,6 +199,10 @@ def _note(title: str, outcomes: Sequence[Outcome], credits: float | None) -> str
         note += " One of them was cancelled, so it may not be billed."
     elif n_cancelled:
         note += f" {n_cancelled} of them were cancelled, so they may not be billed."
+    if n_running == 1:
+        note += " One of them could not be stopped, so it is probably billed."
+    elif n_running:
+        note += f" {n_running} of them could not be stopped, so they are probably billed."
     if credits is not None:
         note += f" {title} charged {credits:,g} credits."
     return note
