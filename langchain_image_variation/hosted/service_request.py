@@ -33,6 +33,7 @@ from langchain_image_variation.hosted.stop_errors import (
     CancelledJobError,
     RunningCallError,
     UnsentCallError,
+    running_call_error,
     unsent_call_error,
 )
 from langchain_image_variation.http.flow import Flow
@@ -109,6 +110,8 @@ def create_images(
         limit=MAX_CONCURRENT_CALLS,
         stop_seconds=STOP_SECONDS,
         report=report,
+        unbegun_error=unsent_call_error(service.title),
+        unended_error=running_call_error(service.title),
     )
     n_unsent = sum(isinstance(outcome, UnsentCallError) for outcome in outcomes)
     service.billed_calls.take_back(n_unsent)

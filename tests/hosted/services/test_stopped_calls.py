@@ -1,7 +1,13 @@
 """What a request that is interrupted keeps, and what it says about the rest."""
 
+import os
+import signal
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -10,10 +16,12 @@ from langchain_image_variation.contract import ImagesResponse
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.call_interrupt import CallInterrupt
 from langchain_image_variation.engines.context import Progress
-from tests.hosted.services.fakes import FakeService, Received, Reply
+from langchain_image_variation.hosted.stop_errors import RunningCallError, UnsentCallError
+from tests.hosted.services.fakes import FakeRecraft, FakeService, Received, Reply
 from tests.hosted.services.requesting import make_request
 
 MakeEngine = Callable[..., Any]
+OpenEngine = Callable[..., Any]
 
 JOBS = pytest.mark.parametrize("name", ["fal", "replicate"])
 TITLES = {"fal": "fal.ai", "replicate": "Replicate"}
@@ -81,3 +89,33 @@ def test_a_job_that_cannot_be_cancelled_is_probably_billed(
         "One of them could not be stopped, so it is probably billed."
     )
     assert len(cancellations) == 1
+
+
+def test_a_second_interrupt_ends_the_wait(recraft: FakeRecraft, open_engine: OpenEngine) -> None:
+    """It keeps what is finished. Calls that go on count as billed, and calls not sent do not."""
+    recraft.endless_seeds = set(range(2, 11))
+    engine = open_engine("recraft", recraft, seed=1, max_billed_calls=10)
+
+    def interrupt_again() -> None:
+        while len(recraft.paths("POST")) < 5:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        # If both signals arrive at the same time, they are one, and the call waits longer.
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_again)
+    thread.start()
+    with pytest.raises(CallInterrupt) as caught:
+        call_engine(engine, make_request(10))
+    thread.join()
+    response = caught.value.response
+    assert response.note == (
+        "Took 5 billed calls to Recraft. "
+        "4 of them could not be stopped, so they are probably billed. "
+        "Recraft charged 40 credits."
+    )
+    failures = Counter(type(image.failure) for image in response.data)
+    assert failures == {NoneType: 1, RunningCallError: 4, UnsentCallError: 5}
+    assert response.model_extra is not None
+    assert response.model_extra["billed_calls"] == 5
