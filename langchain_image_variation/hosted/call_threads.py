@@ -115,4 +115,8 @@ def run_in_threads(
     except BaseException:
         join()
         raise
-    return [outcome_of(index) for index in range(len(functions))], interrupt
+    try:
+        return [outcome_of(index) for index in range(len(functions))], interrupt
+    finally:
+        # The frames of the errors hold the dictionary.
+        outcomes.clear()

@@ -1,6 +1,7 @@
 """A job of a service: submitted, polled until it is done, and cancelled if it is given up."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
@@ -98,11 +99,11 @@ class Job(ABC):
             RunningCallError: If it could not be cancelled.
         """
         budget = budget.within(CANCEL_SECONDS)
-        error: ImageVariationError = cancelled_job_error(self.service.title)
+        make_error: Callable[[str], ImageVariationError] = cancelled_job_error
         try:
             yield from self._request_cancellation(budget)
         except ImageVariationError:
-            error = running_call_error(self.service.title)
+            make_error = running_call_error
         image: Image | None = None
         # A job that was cancelled may have a state that is an error.
         with suppress(ImageVariationError):
@@ -112,7 +113,7 @@ class Job(ABC):
         # If nobody waits for the answer anymore, nothing was sent just now, and the caller cancels.
         check_cancellation()
         self.path = None
-        raise error
+        raise make_error(self.service.title)
 
     def cancel_flow(self, budget: Budget) -> Flow[object] | None:
         """Cancel the job, unless it has ended or was never accepted."""

@@ -117,7 +117,11 @@ def create_images(
     service.billed_calls.take_back(n_unsent)
     failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     if len(failures) == len(outcomes):
-        raise interrupt or failures[0]
+        try:
+            raise interrupt or failures[0]
+        finally:
+            # The error's frames would hold these, which hold the error.
+            del failures, outcomes, interrupt
     answers = [outcome for outcome in outcomes if isinstance(outcome, ImagesResponse)]
     images: list[Image] = []
     for call, outcome in zip(calls, outcomes, strict=True):

@@ -114,6 +114,8 @@ class Driver:
             return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
+            # The error's frames would hold it.
+            failure = None
 
     def _perform(self, step: Send | Wait | Work) -> Any:
         if self._is_cancelled():
@@ -181,6 +183,8 @@ class AsyncDriver:
             return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
+            # The error's frames would hold it.
+            failure = None
 
     async def _perform(self, step: Send | Wait | Work) -> Any:
         if isinstance(step, Send):
