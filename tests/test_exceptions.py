@@ -17,12 +17,19 @@ from langchain_image_variation.exceptions import (
     RateLimitError,
     install_command,
 )
+from langchain_image_variation.hosted.stop_errors import (
+    CancelledJobError,
+    RunningCallError,
+    UnsentCallError,
+)
 
 TREE = [
     value
     for value in vars(exceptions).values()
     if inspect.isclass(value) and issubclass(value, ImageVariationError)
 ]
+
+STOP_ERRORS = [CancelledJobError, RunningCallError, UnsentCallError]
 
 
 @pytest.mark.parametrize("error_class", [c for c in TREE if c is not ImageVariationError])
@@ -49,7 +56,7 @@ def test_an_engine_says_how_long_to_wait() -> None:
     assert RateLimitError("Too many requests.").retry_after is None
 
 
-@pytest.mark.parametrize("error_class", TREE)
+@pytest.mark.parametrize("error_class", [*TREE, *STOP_ERRORS])
 @pytest.mark.parametrize("duplicate", [pickled, copy.copy, copy.deepcopy])
 def test_every_error_can_be_pickled_and_copied(
     error_class: type[ImageVariationError], duplicate: Callable[[Any], Any]

@@ -8,8 +8,6 @@ the program.
 """
 
 import argparse
-import codecs
-import io
 import os
 import sys
 import warnings
@@ -27,6 +25,7 @@ from langchain_image_variation.cli.mcp import add_mcp
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.pull import add_pull
 from langchain_image_variation.cli.serve import add_serve
+from langchain_image_variation.cli.streams import repair_streams
 from langchain_image_variation.exceptions import (
     ImageVariationError,
     InvalidRequestError,
@@ -35,9 +34,6 @@ from langchain_image_variation.exceptions import (
 
 __all__ = ["main"]
 
-_NAME_ERRORS = "image-variation-names"
-"""How standard output encodes what its encoding lacks, unless it is a terminal. Programs read file
-names there, so a byte of a name that is not text stays as it is. Other characters are escaped."""
 _EXAMPLES = """\
 examples:
   image-variation create photo.jpg -n 4 --open
@@ -59,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Our own message about a corrupt file is enough.
     warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-    _repair_streams()
+    repair_streams()
     try:
         arguments = _parse(argv)
         run: Callable[[argparse.Namespace], int | None] = arguments.run
@@ -82,34 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         print(f"image-variation: cannot write the output: {error.strerror}.", file=sys.stderr)
         return FAILED
-
-
-def _repair_streams() -> None:
-    """Make printing safe if a stream is closed or cannot show every character."""
-    # If standard error is closed, the next file to be opened would get its descriptor, and error
-    # messages would end up in that file.
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))
-        elif isinstance(stream, io.TextIOWrapper):
-            is_for_people = name == "stderr" or stream.isatty()
-            stream.reconfigure(errors="backslashreplace" if is_for_people else _NAME_ERRORS)
-
-
-def _encode_character(error: UnicodeError) -> tuple[str | bytes, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    # The range may have characters of both kinds.
-    error.end = error.start + 1
-    is_byte = "\udc80" <= error.object[error.start] <= "\udcff"
-    return codecs.lookup_error("surrogateescape" if is_byte else "backslashreplace")(error)
-
-
-codecs.register_error(_NAME_ERRORS, _encode_character)
 
 
 class _Parser(argparse.ArgumentParser):

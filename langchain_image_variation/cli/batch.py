@@ -1,11 +1,7 @@
 """`image-variation batch`: makes variations of many images."""
 
 import argparse
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from langchain_image_variation.batch.variation_batch import VariationBatch
@@ -17,7 +13,7 @@ from langchain_image_variation.cli.engine_options import (
     requested_model,
     resolve_auto,
 )
-from langchain_image_variation.cli.exit_codes import SOME_FAILED
+from langchain_image_variation.cli.exit_codes import SOME_FAILED, exit_after_signal, signal_code
 from langchain_image_variation.cli.interrupts import Interrupts
 from langchain_image_variation.cli.messages import name_options
 from langchain_image_variation.cli.options import (
@@ -156,33 +152,34 @@ def _run_batch(arguments: argparse.Namespace) -> int:
         _download_model(arguments)
     interrupts = Interrupts()
     summary = RunSummary()
-    try:
-        with interrupts.handle_signals(), _exit_on_interrupt(interrupts):
-            run_batch(
-                inputs,
-                batch,
-                workers=_workers(arguments, batch),
-                manifests=manifests,
-                gallery=arguments.gallery,
-                max_failures=_check_at_least_1("max-failures", arguments.max_failures),
-                is_stopped=lambda: interrupts.signal is not None,
-                quiet=arguments.quiet,
-                summary=summary,
-            )
-    except ImageVariationError:
-        # The images of this run may be paid for, and the error alone would not mention them.
-        if not summary.is_empty:
-            summary.is_complete = False
+    with exit_after_signal(interrupts):
+        try:
+            with interrupts.handle_signals():
+                run_batch(
+                    inputs,
+                    batch,
+                    workers=_workers(arguments, batch),
+                    manifests=manifests,
+                    gallery=arguments.gallery,
+                    max_failures=_check_at_least_1("max-failures", arguments.max_failures),
+                    is_stopped=lambda: interrupts.signal is not None,
+                    quiet=arguments.quiet,
+                    summary=summary,
+                )
+        except ImageVariationError:
+            # The images of this run may be paid for, and the error alone would not mention them.
+            if not summary.is_empty:
+                summary.is_complete = False
+                _print_summary(summary, arguments)
+            raise
+        if summary.failures or not summary.is_complete or not arguments.quiet:
             _print_summary(summary, arguments)
-        raise
-    if summary.failures or not summary.is_complete or not arguments.quiet:
-        _print_summary(summary, arguments)
-    names = [*manifests, FAILED_SOURCES] if summary.failures else manifests
-    if arguments.gallery and summary.is_complete:
-        names = [*names, INDEX]
-    print(*(batch.outputs.display_path(name) for name in names), sep="\n")
+        names = [*manifests, FAILED_SOURCES] if summary.failures else manifests
+        if arguments.gallery and summary.is_complete:
+            names = [*names, INDEX]
+        print(*(batch.outputs.display_path(name) for name in names), sep="\n", flush=True)
     if interrupts.signal is not None:
-        return 128 + interrupts.signal
+        return signal_code(interrupts.signal)
     return SOME_FAILED if summary.failures else 0
 
 
@@ -255,20 +252,6 @@ def _download_model(arguments: argparse.Namespace) -> None:
             close_engine(engine)
 
 
-@contextmanager
-def _exit_on_interrupt(interrupts: Interrupts) -> Iterator[None]:
-    """Exit the process immediately if the block is interrupted.
-
-    A normal exit would wait for threads that wait for servers. Files are written atomically and the
-    worker processes have ended, so there is nothing to clean up.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("image-variation: interrupted; no file is half-written.", file=sys.stderr, flush=True)
-        os._exit(128 + (interrupts.signal or signal.SIGINT))
-
-
 def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None:
     lines = [
         f"{summary.images_made} made, {summary.images_kept} already there, "
@@ -280,9 +263,7 @@ def _print_summary(summary: "RunSummary", arguments: argparse.Namespace) -> None
         lines.append(f"  and {unnamed_count} more. All failures by kind: {kinds}.")
     if not summary.is_complete:
         lines.append("The batch is not complete. Run the same command again to continue.")
-    # The terminal may be gone, but the manifest is written.
-    with suppress(OSError):
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def _workers(arguments: argparse.Namespace, batch: VariationBatch) -> "int | Cluster":

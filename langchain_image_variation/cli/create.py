@@ -7,7 +7,8 @@ from typing import get_args
 
 from langchain_image_variation.cli.create_run import CreateRun
 from langchain_image_variation.cli.engine_options import add_engine
-from langchain_image_variation.cli.exit_codes import SOME_FAILED
+from langchain_image_variation.cli.exit_codes import SOME_FAILED, exit_after_signal, signal_code
+from langchain_image_variation.cli.interrupts import Interrupts
 from langchain_image_variation.cli.options import add_fit, add_n, add_quiet, add_size, whole_number
 from langchain_image_variation.cli.output_dir import OUTPUT_DIR, add_output_dir
 from langchain_image_variation.cli.photo import STREAM, photo_stem
@@ -125,13 +126,15 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _run_create(arguments: argparse.Namespace) -> int:
     _complete(arguments)
     _check(arguments)
+    interrupts = Interrupts("Keeping the images that are finished or paid for.")
     with (
+        exit_after_signal(interrupts),
         show_progress_bar(_descriptions(arguments), quiet=arguments.quiet) as bar,
-        closing(CreateRun(arguments, bar)) as run,
+        closing(CreateRun(arguments, bar, interrupts)) as run,
     ):
         failures = run.vary_all()
-    if run.signal is not None:
-        return 128 + run.signal
+    if interrupts.signal is not None:
+        return signal_code(interrupts.signal)
     if arguments.open and not open_files(run.files_to_open):
         print(
             "The files were not opened: this machine has no display or image viewer.",

@@ -4,7 +4,7 @@ import argparse
 import json
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -60,9 +60,12 @@ class CreateRun:
     Args:
         arguments: The arguments of the command, checked.
         bar: Shows the progress of the run.
+        interrupts: Handles signals during calls of hosted engines.
     """
 
-    def __init__(self, arguments: argparse.Namespace, bar: ProgressBar) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, bar: ProgressBar, interrupts: Interrupts
+    ) -> None:
         self.files_to_open: list[Path] = []
         self._arguments = arguments
         self._photos: list[str] = arguments.photos
@@ -72,12 +75,7 @@ class CreateRun:
         self._model: str | None = None
         self._engine_note: str | None = None
         self._has_results = False
-        self._interrupts = Interrupts("Keeping the images that are finished or paid for.")
-
-    @property
-    def signal(self) -> int | None:
-        """The signal that ended the run early, or None."""
-        return self._interrupts.signal
+        self._interrupts = interrupts
 
     def vary_all(self) -> int:
         """Vary each image and print its results. Return for how many images some or all failed.
@@ -93,7 +91,7 @@ class CreateRun:
         try:
             for photo in self._photos:
                 failures += not self._vary_photo(photo, urls)
-                if self.signal is not None:
+                if self._interrupts.signal is not None:
                     break
             return failures
         finally:
@@ -128,7 +126,7 @@ class CreateRun:
             except FATAL_ERRORS:
                 raise
             except ImageVariationError as error:
-                if is_only_one and self.signal is None:
+                if is_only_one and self._interrupts.signal is None:
                     raise
                 failure = error
             if failure is not None and not is_only_one:
@@ -146,7 +144,8 @@ class CreateRun:
         if engine_base_url(engine) is None:
             yield
             return
-        with self._interrupts.handle_signals(), stop_when(lambda: self.signal is not None):
+        interrupts = self._interrupts
+        with interrupts.handle_signals(), stop_when(lambda: interrupts.signal is not None):
             yield
 
     def _print_final_notes(self) -> None:
@@ -224,7 +223,35 @@ class CreateRun:
             user=arguments.user,
         )
         response = cut_back(call_engine(engine, request, progress=listener), source)
-        # Notes are printed only now, so that an error is the only line of output.
+        self._model = response.model
+        self._seed = _first_seed(response) if self._seed is None else self._seed
+        images = [image for image in response.data if image.url or image.b64_json]
+        failures = [image.failure for image in response.data if not (image.url or image.b64_json)]
+        failure = next(filter(None, failures), None)
+        if failure is not None and not images:
+            raise failure
+        paths: list[Path] = []
+        try:
+            # Saved before anything is printed, because the images may be paid for.
+            if folder is not None:
+                self._save(source, response, folder, paths)
+        except OutputError as error:
+            if not (paths or arguments.json):
+                raise
+            failure = error
+        finally:
+            # Also after Ctrl-C, because these files exist.
+            self._print_notes(source, response)
+            if not arguments.json:
+                self._print_paths(paths)
+        if arguments.json:
+            self._print_response(response.model_copy(update={"data": images}))
+        elif folder is None:
+            self._print_image(response)
+        return failure
+
+    def _print_notes(self, source: Source, response: ImagesResponse) -> None:
+        """Print the notes of the source and the engine, unless they are printed already."""
         if source.note:
             self._print_note(source.note)
         if response.note and response.note != self._engine_note:
@@ -232,69 +259,17 @@ class CreateRun:
             is_about_one = self._engine_note is not None
             self._print_note(f"{source.name}: {response.note}" if is_about_one else response.note)
             self._engine_note = response.note
-        self._model = response.model
-        self._seed = _first_seed(response) if self._seed is None else self._seed
-        if arguments.json:
-            return self._print_response(source, response, folder)
-        if folder is None:
-            self._print_image(response)
-            return None
-        return self._print_paths(source, response, folder)
 
-    def _print_response(
-        self, source: Source, response: ImagesResponse, folder: Path | None
-    ) -> ImageVariationError | None:
-        """Print the response without the images that failed. Save them too, if there is a folder.
-
-        Args:
-            source: The source of the images.
-            response: The response.
-            folder: The folder for the files, or None.
-
-        Returns:
-            The error of the first image that failed or was not saved, or None.
-
-        Raises:
-            ImageVariationError: If all images failed.
-        """
-        images = [image for image in response.data if image.url or image.b64_json]
-        failures = [image.failure for image in response.data if not (image.url or image.b64_json)]
-        failure = next(filter(None, failures), None)
-        if failure is not None and not images:
-            raise failure
-        if folder is not None:
-            try:
-                self._save(source, response, folder, [])
-            except OutputError as error:
-                failure = error
+    def _print_response(self, response: ImagesResponse) -> None:
+        """Print the response in the chosen style."""
         with self._bar.hide():
-            print(self._text(response.model_copy(update={"data": images})), flush=True)
-        return failure
+            print(self._text(response), flush=True)
 
-    def _print_paths(
-        self, source: Source, response: ImagesResponse, folder: Path
-    ) -> ImageVariationError | None:
-        """Save the images, and print the paths of those that were saved.
-
-        Returns:
-            The error if the others could not be saved, or None.
-
-        Raises:
-            OutputError: If no image could be saved.
-        """
-        paths: list[Path] = []
-        try:
-            self._save(source, response, folder, paths)
-        except OutputError as error:
-            if not paths:
-                raise
-            return error
-        finally:
-            # Also after Ctrl-C, because these files exist.
-            with self._bar.hide():
-                for path in paths:
-                    print(path, flush=True)
-        return None
+    def _print_paths(self, paths: Sequence[Path]) -> None:
+        """Print the paths of saved files."""
+        with self._bar.hide():
+            for path in paths:
+                print(path, flush=True)
 
     def _print_image(self, response: ImagesResponse) -> None:
         """Write the only image to standard output."""

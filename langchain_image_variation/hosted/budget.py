@@ -31,6 +31,10 @@ class Budget:
         """How many more bytes the call may receive."""
         return self.max_bytes - self.kept_bytes
 
+    def within(self, seconds: float) -> "Budget":
+        """Return the same budget with a deadline at most that many seconds from now."""
+        return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
+
     def share(self, n: int, total: int) -> "Budget":
         """Return the budget of a part that makes `n` of `total` images: its share of the bytes."""
         return replace(self, max_bytes=self.max_bytes * n // total)

@@ -287,11 +287,15 @@ class Endpoint:
                 until_deadline=outlast_outages and is_outage,
             )
             seconds_left = budget.seconds_left
-            if delay is None or delay >= seconds_left or not may_retry:
-                raise _add_missed_delay(failure, delay, seconds_left)
-            yield Wait(delay, until_stopped=not is_free)
-            if not is_free and stop_request()():
-                raise failure
+            try:
+                if delay is None or delay >= seconds_left or not may_retry:
+                    raise _add_missed_delay(failure, delay, seconds_left)
+                yield Wait(delay, until_stopped=not is_free)
+                if not is_free and stop_request()():
+                    raise failure
+            finally:
+                # The frames of the error would hold it.
+                del failure
             attempt += 1
 
     @property

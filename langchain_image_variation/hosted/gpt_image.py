@@ -34,7 +34,7 @@ from langchain_image_variation.hosted.budget import MAX_ANSWER_BYTES
 from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.endpoint import Endpoint
 from langchain_image_variation.hosted.session import Session
-from langchain_image_variation.hosted.stop_errors import UnsentCallError
+from langchain_image_variation.hosted.stop_errors import unsent_call_error
 from langchain_image_variation.http.flow import Flow, Work
 from langchain_image_variation.http.url_policy import URLPolicy
 from langchain_image_variation.images.pixels import flatten_on_white
@@ -201,7 +201,7 @@ class GptImageEngine:
             n = min(request.n - first, self._n_per_call)
             try:
                 if is_stopped():
-                    raise UnsentCallError(self._endpoint.base_url.host)
+                    raise unsent_call_error(self._endpoint.base_url.host)
                 answer = yield from self._endpoint.post(
                     _PATH,
                     {**form, "n": str(n)},

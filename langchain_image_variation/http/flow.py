@@ -112,6 +112,8 @@ class Driver:
             return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
+            # The error's frames would hold it.
+            failure = None
 
     def _perform(self, step: Send | Wait | Work) -> Any:
         check_cancellation()
@@ -177,6 +179,8 @@ class AsyncDriver:
             return stop.value  # type: ignore[no-any-return]  # StopIteration has no type parameter
         finally:
             flow.close()
+            # The error's frames would hold it.
+            failure = None
 
     async def _perform(self, step: Send | Wait | Work) -> Any:
         if isinstance(step, Send):

@@ -347,6 +347,29 @@ def test_closed_streams_do_no_harm(redirection: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("streams", ["full error", "broken error", "both broken"])
+def test_standard_error_that_cannot_be_written_loses_no_file(streams: str) -> None:
+    """Notes that nobody can read are dropped, and the results are saved and printed."""
+    if streams == "full error":
+        writer = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+    arguments = ["create", "photo.jpg", "-n", "2", "--engine", "instant"]
+    completed = subprocess.run(
+        [sys.executable, "-m", "langchain_image_variation", *arguments],
+        stdout=writer if streams == "both broken" else subprocess.PIPE,
+        stderr=writer,
+        timeout=60,
+    )
+    os.close(writer)
+    assert completed.returncode == 0
+    assert len(os.listdir("variations")) == 3
+    if streams != "both broken":
+        assert len(completed.stdout.splitlines()) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("argument", ["engines", "--version", "--help"])
 def test_a_full_output_device_is_one_line(argument: str, unbuffered: str) -> None:

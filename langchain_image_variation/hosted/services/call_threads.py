@@ -9,7 +9,6 @@ from time import monotonic
 
 from langchain_image_variation.cancellation import (
     cancel_after,
-    cancelled_error,
     stop_request,
     stop_when,
 )
@@ -27,12 +26,15 @@ def run_in_threads(
     limit: int,
     stop_seconds: float,
     report: Callable[[Outcome], None],
+    unbegun_error: Exception,
+    unended_error: Exception,
 ) -> tuple[list[Outcome], KeyboardInterrupt | None]:
     """Return what each function returned, or the error that it raised, in order.
 
-    The first `KeyboardInterrupt` stops the functions (see `stop_request`), and is returned. The
-    second one is raised at once. If `report` raises another error, the functions are cancelled, and
-    the error is raised once they have ended.
+    The first `KeyboardInterrupt` stops the functions (see `stop_request`), and is returned when
+    they have ended. A second one ends the wait. If the caller has stopped the functions already,
+    an interrupt is raised at once. If `report` raises another error, the functions are cancelled,
+    and the error is raised when they have ended.
 
     Args:
         functions: What to run. Even a single one has a thread, so that an interrupt cannot end it
@@ -40,6 +42,9 @@ def run_in_threads(
         limit: The maximum number of threads.
         stop_seconds: How long to wait for functions that were stopped or cancelled, in seconds.
         report: Called in this thread with each outcome as it arrives.
+        unbegun_error: The outcome of functions that were stopped before they began.
+        unended_error: The outcome of functions that have not ended when the wait does. They are
+            cancelled.
 
     Raises:
         BaseException: What `report` raises, or what a function raises if it is not an `Exception`.
@@ -47,6 +52,7 @@ def run_in_threads(
     waiting: SimpleQueue[tuple[int, Callable[[], ImagesResponse]]] = SimpleQueue()
     finished: SimpleQueue[int] = SimpleQueue()
     outcomes: dict[int, ImagesResponse | BaseException] = {}
+    unbegun: set[int] = set()
     for item in enumerate(functions):
         waiting.put(item)
     stop, is_outer_stopped = threading.Event(), stop_request()
@@ -63,11 +69,17 @@ def run_in_threads(
                 finished.put(index)
 
     def outcome_of(index: int) -> Outcome:
-        # A function that has not ended in time is cancelled.
-        outcome = outcomes.get(index, cancelled_error())
+        outcome = outcomes.get(index)
+        if outcome is None:
+            return unbegun_error if index in unbegun else unended_error
         if not isinstance(outcome, ImagesResponse | Exception):
             raise outcome
         return outcome
+
+    def take_back_unbegun() -> None:
+        with suppress(Empty):
+            while True:
+                unbegun.add(waiting.get_nowait()[0])
 
     def join() -> None:
         end = monotonic() + stop_seconds
@@ -95,10 +107,16 @@ def run_in_threads(
                     raise  # It is the second one.
                 interrupt = error
                 stop.set()
-                join()
+                with suppress(KeyboardInterrupt):
+                    take_back_unbegun()
+                    join()
     except KeyboardInterrupt:
         raise
     except BaseException:
         join()
         raise
-    return [outcome_of(index) for index in range(len(functions))], interrupt
+    try:
+        return [outcome_of(index) for index in range(len(functions))], interrupt
+    finally:
+        # The frames of the errors hold the dictionary.
+        outcomes.clear()

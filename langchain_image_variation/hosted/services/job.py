@@ -2,16 +2,23 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from langchain_image_variation.cancellation import check_cancellation
 from langchain_image_variation.contract import Image, ImagesResponse
 from langchain_image_variation.engines.context import stop_request
-from langchain_image_variation.exceptions import EngineTimeoutError, NotFoundError
+from langchain_image_variation.exceptions import (
+    EngineTimeoutError,
+    ImageVariationError,
+    NotFoundError,
+)
 from langchain_image_variation.hosted.answer import Answer
 from langchain_image_variation.hosted.budget import Budget
 from langchain_image_variation.hosted.services.service import Service
-from langchain_image_variation.hosted.stop_errors import CancelledJobError
+from langchain_image_variation.hosted.stop_errors import cancelled_job_error, running_call_error
 from langchain_image_variation.http.flow import Flow, Wait
 
 __all__ = ["CANCEL_SECONDS", "Job", "check_job_id"]
@@ -66,7 +73,8 @@ class Job(ABC):
             ModelNotFoundError: If the service has no such model.
             EngineTimeoutError: If the job is not done before the deadline. Enough time is left to
                 cancel it then.
-            CancelledJobError: If the request was stopped.
+            CancelledJobError: If the request was stopped, and so was the job.
+            RunningCallError: If the job could not be cancelled then.
         """
         is_stopped = stop_request()
         kept_seconds = min(CANCEL_SECONDS, budget.seconds_left * _CANCEL_SHARE)
@@ -84,16 +92,44 @@ class Job(ABC):
                     "deadline. The image may have been billed."
                 )
             if is_stopped():
-                raise CancelledJobError(self.service.title)
+                image = yield from self._stop(budget)
+                break
             yield Wait(delay, until_stopped=True)
             delay = min(delay * _DELAY_GROWTH, _LONGEST_DELAY)
         image.set_seed(self._seed)
         return ImagesResponse(data=[image])
 
+    def _stop(self, budget: Budget) -> Flow[Image]:
+        """Cancel the job. Return its image if the job has ended meanwhile, because it is billed.
+
+        Raises:
+            CancelledJobError: If the job was cancelled.
+            RunningCallError: If it could not be cancelled.
+        """
+        budget = budget.within(CANCEL_SECONDS)
+        make_error: Callable[[str], ImageVariationError] = cancelled_job_error
+        try:
+            yield from self._request_cancellation(budget)
+        except ImageVariationError:
+            make_error = running_call_error
+        image: Image | None = None
+        # A job that was cancelled may have a state that is an error.
+        with suppress(ImageVariationError):
+            image = yield from self.poll(budget)
+        if image is not None:
+            return image
+        # If nobody waits for the answer anymore, nothing was sent just now, and the caller cancels.
+        check_cancellation()
+        self.path = None
+        raise make_error(self.service.title)
+
     def cancel_flow(self, budget: Budget) -> Flow[object] | None:
         """Cancel the job, unless it has ended or was never accepted."""
         if self.path is None:
             return None
+        return self._request_cancellation(budget)
+
+    def _request_cancellation(self, budget: Budget) -> Flow[object]:
         return self.service.send(
             self.cancel_method, f"{self.path}/cancel", Answer.content, budget, is_free=True
         )

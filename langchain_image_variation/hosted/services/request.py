@@ -6,7 +6,6 @@ It keeps what succeeds: an image whose call failed raises that call's error when
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -30,7 +29,13 @@ from langchain_image_variation.hosted.download import download
 from langchain_image_variation.hosted.services.call_threads import Outcome, run_in_threads
 from langchain_image_variation.hosted.services.job import CANCEL_SECONDS
 from langchain_image_variation.hosted.services.service import Service
-from langchain_image_variation.hosted.stop_errors import CancelledJobError, UnsentCallError
+from langchain_image_variation.hosted.stop_errors import (
+    CancelledJobError,
+    RunningCallError,
+    UnsentCallError,
+    running_call_error,
+    unsent_call_error,
+)
 from langchain_image_variation.http.flow import Flow
 
 __all__ = ["MAX_CONCURRENT_CALLS", "Call", "create_images"]
@@ -55,7 +60,8 @@ class Call(Protocol):
         """Make the images. They are not downloaded yet.
 
         Raises:
-            CancelledJobError: If the request was stopped, and the call can be cancelled.
+            CancelledJobError: If the request was stopped, and the call was cancelled.
+            RunningCallError: If the request was stopped, and the call could not be cancelled.
         """
         ...
 
@@ -105,12 +111,18 @@ def create_images(
         limit=MAX_CONCURRENT_CALLS,
         stop_seconds=STOP_SECONDS,
         report=report,
+        unbegun_error=unsent_call_error(service.title),
+        unended_error=running_call_error(service.title),
     )
     n_unsent = sum(isinstance(outcome, UnsentCallError) for outcome in outcomes)
     service.billed_calls.take_back(n_unsent)
     failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     if len(failures) == len(outcomes):
-        raise interrupt or failures[0]
+        try:
+            raise interrupt or failures[0]
+        finally:
+            # The error's frames would hold these, which hold the error.
+            del failures, outcomes, interrupt
     answers = [outcome for outcome in outcomes if isinstance(outcome, ImagesResponse)]
     images: list[Image] = []
     for call, outcome in zip(calls, outcomes, strict=True):
@@ -133,7 +145,7 @@ def create_images(
 
 def _make(service: Service, call: Call, side: int, budget: Budget) -> ImagesResponse:
     if stop_request()() or cancellation()():
-        raise UnsentCallError(service.title)
+        raise unsent_call_error(service.title)
     try:
         return service.session.run(_flow(service, call, side, budget))
     except BaseException:
@@ -159,8 +171,7 @@ def _flow(service: Service, call: Call, side: int, budget: Budget) -> Flow[Image
 
 def _cancel(service: Service, call: Call, budget: Budget) -> None:
     """Cancel the job of an abandoned call, because nobody will get its images."""
-    deadline = min(budget.deadline, time.monotonic() + CANCEL_SECONDS)
-    flow = call.cancel_flow(replace(budget, deadline=deadline))
+    flow = call.cancel_flow(budget.within(CANCEL_SECONDS))
     if flow is not None:
         # The job may have ended meanwhile, and the caller needs the first error.
         with suppress(ImageVariationError), ignore_cancellation():
@@ -186,7 +197,8 @@ def _note(title: str, outcomes: Sequence[Outcome], credits: float | None) -> str
     """Return what a person should know about the cost."""
     sent = [outcome for outcome in outcomes if not isinstance(outcome, UnsentCallError)]
     n_cancelled = sum(isinstance(outcome, CancelledJobError) for outcome in sent)
-    n_failed = sum(isinstance(outcome, Exception) for outcome in sent) - n_cancelled
+    n_running = sum(isinstance(outcome, RunningCallError) for outcome in sent)
+    n_failed = sum(isinstance(outcome, Exception) for outcome in sent) - n_cancelled - n_running
     note = f"Took {len(sent)} billed call{'s' * (len(sent) > 1)} to {title}."
     if n_failed == 1:
         note += " One of them failed, so it may not be billed."
@@ -196,6 +208,10 @@ def _note(title: str, outcomes: Sequence[Outcome], credits: float | None) -> str
         note += " One of them was cancelled, so it may not be billed."
     elif n_cancelled:
         note += f" {n_cancelled} of them were cancelled, so they may not be billed."
+    if n_running == 1:
+        note += " One of them could not be stopped, so it is probably billed."
+    elif n_running:
+        note += f" {n_running} of them could not be stopped, so they are probably billed."
     if credits is not None:
         note += f" {title} charged {credits:,g} credits."
     return note

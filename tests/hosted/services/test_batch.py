@@ -93,6 +93,22 @@ def test_a_stopped_batch_pays_for_the_rest_only(fal: FakeFal, photos: Path) -> N
     assert len(fal.paths("POST")) - len(fal.cancelled) == 6
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_a_stopped_batch_needs_no_reader(fal: FakeFal, photos: Path) -> None:
+    """If Ctrl-C ends the program that reads the output too, the exit code is that of Ctrl-C."""
+    fal.polls_until_done = 3
+    command = [sys.executable, "-m", "langchain_image_variation", *arguments(photos, "fal", fal)]
+    reader, writer = os.pipe()
+    with subprocess.Popen([*command, "--workers", "1"], stdout=writer, stderr=writer) as process:
+        os.close(writer)
+        while len(fal.paths("POST")) < 3 and process.poll() is None:
+            time.sleep(0.01)
+        os.close(reader)
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+
+
 @pytest.mark.mostly_slow("create")
 @pytest.mark.parametrize("command", ["batch", "create"])
 def test_nothing_makes_up_costly_seeds(recraft: FakeRecraft, photos: Path, command: str) -> None:

@@ -1,6 +1,7 @@
 """What `create` keeps of the images that are paid for, if a signal ends it."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -14,7 +15,15 @@ import pytest
 
 from pytest_image_variation.samples import square_png
 from tests.cli.program import PROGRAM
-from tests.hosted.services.fakes import KEY, SERVICES, FakeImages, FakeRecraft, FakeService, Reply
+from tests.hosted.services.fakes import (
+    KEY,
+    SERVICES,
+    FakeFal,
+    FakeImages,
+    FakeRecraft,
+    FakeService,
+    Reply,
+)
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no SIGINT for one process"
@@ -23,6 +32,7 @@ pytestmark = pytest.mark.skipif(
 PLAN = b"Keeping the images that are finished or paid for. Interrupt again to stop immediately."
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KEYS = ("FAL_KEY", "OPENAI_API_KEY", "RECRAFT_API_TOKEN", "REPLICATE_API_TOKEN")
+ENVIRONMENT = {**os.environ, **dict.fromkeys(KEYS, KEY)}
 
 
 class Program:
@@ -66,16 +76,20 @@ class Program:
         return self._process.returncode, paths, errors.decode()
 
 
+def create_command(folder: Path, engine: str, service: FakeService, *options: str) -> list[str]:
+    """Write a photo to a folder, and return the command that varies it there."""
+    (folder / "photo.png").write_bytes(square_png())
+    command = [*PROGRAM, "create", "photo.png", *options, "-n", "3", "-o", "out", "--no-sheet"]
+    return [*command, "--size", "256x256", "--engine", engine, "--base-url", service.url]
+
+
 @contextmanager
 def creating(folder: Path, engine: str, service: FakeService, *options: str) -> Iterator[Program]:
     """Run `create` in its own process."""
-    (folder / "photo.png").write_bytes(square_png())
-    command = [*PROGRAM, "create", "photo.png", *options, "-n", "3", "-o", "out", "--no-sheet"]
-    command += ["--size", "256x256", "--engine", engine, "--base-url", service.url]
     with subprocess.Popen(
-        command,
+        create_command(folder, engine, service, *options),
         cwd=folder,
-        env={**os.environ, **dict.fromkeys(KEYS, KEY)},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -116,6 +130,59 @@ def test_finished_images_are_saved_and_jobs_cancelled(
     assert "Traceback" not in errors
 
 
+IN_TERMINAL = 'exec "$@" <"$0" >"$0" 2>&1'
+"""A script for `sh`. A session without a terminal gets the one that it opens."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["-q"]], ids=["notes", "quiet"])
+def test_a_closed_terminal_loses_no_image(options: list[str], tmp_path: Path) -> None:
+    """Images are saved although neither notes nor file names can be printed anymore."""
+    service = FakeFal()
+    service.endless_seeds = {3}
+    terminal, child_side = pty.openpty()
+    with service.running():
+        command = create_command(tmp_path, "fal", service, "--seed", "1", *options)
+        with subprocess.Popen(
+            ["sh", "-c", IN_TERMINAL, os.ttyname(child_side), *command],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        ) as process:
+            while not has_two_of_three(service):
+                assert process.poll() is None
+                time.sleep(0.01)
+            os.close(child_side)
+            os.close(terminal)
+            code = process.wait(timeout=60)
+    assert code == 128 + signal.SIGHUP
+    assert len(list(tmp_path.glob("out/*"))) == 2
+    assert len(service.cancelled) == 1
+
+
+@pytest.mark.slow
+def test_a_reader_that_ends_too_loses_no_image(tmp_path: Path) -> None:
+    """With `2>&1 | tee log`, Ctrl-C ends `tee` too, and nothing can be printed anymore."""
+    service = FakeFal()
+    service.endless_seeds = {3}
+    reader, writer = os.pipe()
+    with service.running():
+        command = create_command(tmp_path, "fal", service, "--seed", "1")
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=writer
+        ) as process:
+            os.close(writer)
+            while not has_two_of_three(service):
+                assert process.poll() is None
+                time.sleep(0.01)
+            os.close(reader)
+            process.send_signal(signal.SIGINT)
+            code = process.wait(timeout=60)
+    assert code == 128 + signal.SIGINT
+    assert len(list(tmp_path.glob("out/*"))) == 2
+    assert len(service.cancelled) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["gpt-image", "recraft", "variations"])
 def test_calls_that_cannot_be_cancelled_are_finished(engine: str, tmp_path: Path) -> None:
@@ -131,15 +198,16 @@ def test_calls_that_cannot_be_cancelled_are_finished(engine: str, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_the_program(tmp_path: Path) -> None:
-    """A second Ctrl-C does not wait for a service that never answers."""
+@pytest.mark.parametrize("number", SIGNALS, ids=[one.name for one in SIGNALS])
+def test_a_second_signal_ends_the_program(number: signal.Signals, tmp_path: Path) -> None:
+    """A second signal does not wait for a service that never answers."""
     service = FakeRecraft()
     service.endless_seeds = {1}
     with service.running(), creating(tmp_path, "recraft", service, "--seed", "1") as program:
         program.wait_until(lambda: len(service.paths("POST")) == 3)
-        program.interrupt()
-        code, paths, errors = program.end(signal.SIGINT)
-    assert (code, paths) == (130, [])
+        program.interrupt(number)
+        code, paths, errors = program.end(number)
+    assert (code, paths) == (128 + number, [])
     assert errors == "image-variation: interrupted; no file is half-written.\n"
 
 
