@@ -144,8 +144,10 @@ def choose_scheduler(pipeline: Any, scheduler: str) -> None:
     ):
         # DPM-Solver++ uses no predicted variance. With the model's variance_type, it would keep
         # three channels, as for pixels. Without it, the pipeline that gets a variance drops it.
+        # With the spacing "leading" of some models, it starts from less noise the more steps it
+        # takes. "linspace" always starts from the most.
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
-            pipeline.scheduler.config, variance_type=None
+            pipeline.scheduler.config, variance_type=None, timestep_spacing="linspace"
         )
 
 
