@@ -1,5 +1,8 @@
 """How many denoising steps the schedulers of the presets can take."""
 
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +12,9 @@ import pytest
 from langchain_image_variation.engines.diffusers.engine import MAX_STEPS
 from langchain_image_variation.engines.diffusers.families.pipeline import choose_scheduler
 from langchain_image_variation.engines.diffusers.presets import PRESETS
+from langchain_image_variation.exceptions import InvalidRequestError
+from tests.engines.diffusers.calls import make_engine, make_request, open_images
+from tests.engines.diffusers.conftest import MakeTinyModel
 
 LEADING: dict[str, Any] = {"timestep_spacing": "leading", "steps_offset": 1}
 """What the published schedulers of the presets have in common. FLUX has another kind."""
@@ -41,3 +47,25 @@ def test_more_steps_of_dpm_solver_start_no_lower() -> None:
     for steps in (2, PRESETS["ip-adapter-xl"].steps, MAX_STEPS):
         pipeline.scheduler.set_timesteps(steps)
         assert max(pipeline.scheduler.timesteps) == 999
+
+
+@pytest.mark.parametrize("scheduler_class", [diffusers.LCMScheduler, diffusers.TCDScheduler])
+def test_refuses_more_steps_than_the_model_was_distilled_for(
+    scheduler_class: Any, tiny_model: MakeTinyModel, tmp_path: Path
+) -> None:
+    """A distilled model draws with the steps that it was distilled for, and refuses one more."""
+    folder = shutil.copytree(tiny_model("sd-variations"), tmp_path / "mine")
+    scheduler_class(original_inference_steps=3).save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", scheduler_class.__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    engine = make_engine(folder, steps=4)
+    with pytest.raises(InvalidRequestError) as caught:
+        engine.create_variation(make_request())
+    assert caught.value.message.startswith("steps must be a whole number from 1 to 3, got 4;")
+    assert caught.value.param == "steps"
+    for options in ({"steps": 3}, {"steps": 4, "scheduler": "dpm-solver++"}):
+        other = make_engine(folder, **options)
+        assert len(open_images(other.create_variation(make_request()))) == 1
+        other.close()
+    engine.close()
