@@ -496,6 +496,22 @@ def test_nothing_touches_the_network() -> None:
     assert completed.returncode == 0, completed.stderr
 
 
+ENDING_PROGRAM = """\
+import atexit, gc, runpy
+
+atexit.register(lambda: print(gc.get_freeze_count() > 0))
+runpy.run_module("langchain_image_variation", run_name="__main__", alter_sys=True)
+"""
+"""The program, which prints at its very end whether the garbage collector leaves all objects."""
+
+
+def test_the_program_ends_without_collecting_garbage() -> None:
+    """A program that has imported much, such as torch, does not take a second to end."""
+    command = [sys.executable, "-c", ENDING_PROGRAM, "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "True"
+
+
 WAITING_IMPORT = """
 import runpy, sys, time
 

@@ -30,6 +30,7 @@ from langchain_image_variation.engines.diffusers.packages import check_packages
 from langchain_image_variation.engines.diffusers.placed_model import PlacedModel
 from langchain_image_variation.engines.diffusers.presets import DEFAULT_PRESET, PRESETS
 from langchain_image_variation.engines.diffusers.shared_models import SharedModel
+from langchain_image_variation.engines.failed_images import failed_images
 from langchain_image_variation.engines.fingerprint import digest
 from langchain_image_variation.engines.options import check_seed, check_strength
 from langchain_image_variation.engines.traits import PendingDownload, check_model
@@ -44,10 +45,12 @@ MAX_REDRAWS = 3
 alarms (https://github.com/CompVis/stable-diffusion/issues/239), which another seed avoids. An image
 that is refused this often is likely to be refused every time."""
 
-MAX_STEPS = 500
-"""The most denoising steps. The models were trained on 1000 levels of noise, and most schedulers
-take every second one, every third, and so on. With more than 500 steps, they take each, but
-only as many of the lowest ones as there are steps. Then the images are noise, or drawing fails."""
+MAX_STEPS = 100
+"""The most denoising steps. Models are used with 20 to 50.
+
+Most schedulers take every 1000 // steps of the 1000 levels of noise that a model was trained on,
+from the lowest. With 10 to 100 steps, they start in the highest tenth of the levels. With more,
+they can start far below: with 334, a third of the levels is left out, and the images get worse."""
 
 MAX_GUIDANCE_SCALE = 100.0
 """The largest guidance scale. Models are used with 1 to 20; far above, images are noise."""
@@ -250,11 +253,14 @@ class DiffusersEngine:
     def create_variation(self, request: CreateImageVariationRequest) -> ImagesResponse:
         """Return `request.n` variations of `request.image`, each of exactly `request.size`.
 
+        If the safety checker refuses some of the images every time, the others can be read. Reading
+        a refused one raises a `ContentPolicyError`.
+
         Raises:
             ModelNotFoundError: If the request names a model that is neither "dall-e-2" nor this
                 engine's.
             InvalidImageError: If the image cannot be decoded.
-            ContentPolicyError: If the safety checker refuses an image every time.
+            ContentPolicyError: If the safety checker refuses all images every time.
             EngineError: If the engine is closed, the call is cancelled, the memory is too small, or
                 the model cannot be loaded or draws nothing.
             ImageVariationError: If the model cannot be found or downloaded.
@@ -269,14 +275,22 @@ class DiffusersEngine:
         seeds = range(first, first + request.n)
         with self._pipeline.lease(call.is_cancelled) as placed:
             images = self._draw(placed, source, seeds, call)
-        pngs = [_encode(image, request.side) for image in images]
-        return ImagesResponse.from_pngs(
-            pngs,
+        refused = [index for index, seed in enumerate(seeds) if seed not in images]
+        refusal = _refusal(refused, request.n)
+        if not images:
+            raise refusal
+        drawn_seeds = sorted(images)
+        response = ImagesResponse.from_pngs(
+            [_encode(images[seed], request.side) for seed in drawn_seeds],
             response_format=request.response_format,
-            seeds=seeds,
+            seeds=drawn_seeds,
             model=self.model,
-            note=_describe_enlarging(images[0].width, request.side),
+            note=_describe_enlarging(images[drawn_seeds[0]].width, request.side),
         )
+        for index, image in zip(refused, failed_images(len(refused), refusal), strict=True):
+            image.set_seed(seeds[index])
+            response.data.insert(index, image)
+        return response
 
     def _draw(
         self,
@@ -284,8 +298,11 @@ class DiffusersEngine:
         source: Image.Image,
         seeds: Sequence[int],
         call: CallProgress,
-    ) -> list[Image.Image]:
-        """Return one image for each seed, of the model's own size."""
+    ) -> dict[int, Image.Image]:
+        """Return an image of the model's own size for each seed.
+
+        Those that the safety checker refuses every time are left out.
+        """
         encoded = placed.run(lambda model: model.family.encode(model.loaded, source))
         images: dict[int, Image.Image] = {}
 
@@ -311,20 +328,19 @@ class DiffusersEngine:
                 seed: image for seed, image in zip(missing, drawn, strict=True) if image is not None
             }
             if len(images) == len(seeds):
-                return [images[seed] for seed in seeds]
-        raise _refusal(
-            [index for index, seed in enumerate(seeds, 1) if seed not in images], len(seeds)
-        )
+                break
+        return images
 
 
 def _refusal(refused: Sequence[int], n: int) -> ContentPolicyError:
     """Return the error for images that the safety checker refused every time.
 
     Args:
-        refused: The numbers of the images, from 1.
+        refused: The indexes of the images, from 0.
         n: How many images were requested.
     """
-    images = f"image{'s' * (len(refused) > 1)} {' and '.join(map(str, refused))} of {n}"
+    numbers = " and ".join(str(index + 1) for index in refused)
+    images = f"image{'s' * (len(refused) > 1)} {numbers} of {n}"
     redraws = f"{MAX_REDRAWS} redraws{' of each' * (len(refused) > 1)}"
     return ContentPolicyError(
         f"The model's safety checker refused {images}, and {redraws}. Use another source or "

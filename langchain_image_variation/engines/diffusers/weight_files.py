@@ -214,10 +214,11 @@ def _is_whole(path: Path) -> bool:
             return _find_missing_shard(path) is None
         if path.suffix == ".json":
             json.loads(path.read_bytes())
-        elif path.suffix == _SAFE:
-            _check_safetensors(path)
-        elif path.suffix == _PICKLE:
-            return _is_whole_pickle(path)
+        elif found := _format(path.name):
+            if found.suffix == _SAFE:
+                _check_safetensors(path)
+            else:
+                return _is_whole_pickle(path)
     except Exception:
         # Whatever the reader says about the file, it cannot read it.
         return False

@@ -134,6 +134,15 @@ def test_pickles_in_half_precision_need_a_pin() -> None:
     assert choose("m.bin", "m.fp16.safetensors", float16=True, revision="main")
 
 
+def test_weights_of_openvino_are_not_checked(tmp_path: Path) -> None:
+    """A corrupt file is named, and not the weights for OpenVINO, which nothing here loads."""
+    skip_without("safetensors")
+    for name in ("unet/openvino_model.bin", "vae/diffusion_pytorch_model.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"neither ZIP nor safetensors")
+    assert find_corrupt_file(tmp_path) == "vae/diffusion_pytorch_model.safetensors"
+
+
 def test_an_incomplete_format_is_not_loaded(tmp_path: Path) -> None:
     """If shards in half precision are missing, the other files of the component are loaded."""
     skip_without("safetensors")

@@ -27,7 +27,7 @@ NAN = float("nan")
 WRONG: dict[str, tuple[object, ...]] = {
     "seed": (-1, 1.5, "7", True, NAN),
     "strength": (-0.1, 1.1, NAN, "much", True, None),
-    "steps": (0, -1, 501, 2.5, "many", True, NAN),
+    "steps": (0, -1, 101, 2.5, "many", True, NAN),
     "guidance_scale": (-1, 101, NAN, float("inf"), "3", False),
     "device": ("gpu", "", None, 0, "cuda:x", "cpu:0; rm"),
     "dtype": ("half", "float64", "", None, 16),

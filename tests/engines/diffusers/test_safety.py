@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -5,6 +6,8 @@ import pytest
 
 from langchain_image_variation.engines.call import call_engine
 from langchain_image_variation.engines.context import Progress
+from langchain_image_variation.engines.diffusers.engine import MAX_REDRAWS
+from langchain_image_variation.engines.diffusers.families.seeds import noise_seed
 from langchain_image_variation.exceptions import ContentPolicyError, EngineError
 from tests.engines.diffusers.calls import make_engine, make_request, open_images
 from tests.engines.diffusers.conftest import MakeTinyModel
@@ -21,16 +24,26 @@ def with_checker(model: Path, folder: Path, threshold: float) -> Path:
     return folder
 
 
-def middle_threshold(model: Path, folder: Path) -> float:
-    """Return a threshold that refuses some of the images that the last test draws, and not all."""
+def middle_threshold(model: Path, folder: Path, *, n: int, draws: int = 1) -> float:
+    """Return a threshold that refuses every draw of some of `n` images, and not of all.
+
+    Args:
+        model: The tiny model.
+        folder: Where to copy it.
+        n: How many images there are. The seed of the first is 100.
+        draws: How often each is drawn.
+    """
     import torch
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor
 
     with_checker(model, folder, 2)
-    engine = make_engine(folder, seed=100)
+    seeds = [noise_seed(seed, redraw) for seed in range(100, 100 + n) for redraw in range(draws)]
+    engine = make_engine(folder)
     images = [
-        image.resize((16, 16)) for image in open_images(engine.create_variation(make_request(n=8)))
+        image.resize((16, 16))
+        for seed in seeds
+        for image in open_images(engine.with_options(seed=seed).create_variation(make_request()))
     ]
     engine.close()
     checker = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker")
@@ -39,7 +52,7 @@ def middle_threshold(model: Path, folder: Path) -> float:
     with torch.no_grad():
         embedding = checker.visual_projection(checker.vision_model(pixels)[1])
     scores = torch.nn.functional.cosine_similarity(embedding, torch.ones_like(embedding))
-    return float(scores.median())
+    return float(scores.reshape(-1, draws).amin(dim=1).median())
 
 
 @CHECKED
@@ -100,7 +113,7 @@ def test_a_checker_that_refuses_nothing_changes_nothing(
 def test_a_refused_image_is_drawn_again(tiny_model: MakeTinyModel, tmp_path: Path) -> None:
     """A refused image is replaced by one from other noise, which depends on its seed alone."""
     model = tiny_model("sd-variations")
-    folder = with_checker(model, tmp_path / "mine", middle_threshold(model, tmp_path / "any"))
+    folder = with_checker(model, tmp_path / "mine", middle_threshold(model, tmp_path / "any", n=8))
     engine = make_engine(folder, seed=100)
     plain = make_engine(folder, seed=100, safety=False)
     request = make_request(n=8)
@@ -115,3 +128,28 @@ def test_a_refused_image_is_drawn_again(tiny_model: MakeTinyModel, tmp_path: Pat
     assert alone.data[0].seed == 100 + index
     for used in (engine, plain):
         used.close()
+
+
+@pytest.mark.slow
+def test_other_images_outlive_a_refused_one(tiny_model: MakeTinyModel, tmp_path: Path) -> None:
+    """If the checker refuses some images every time, the others keep their places and seeds."""
+    model = tiny_model("sd-variations")
+    n = 4
+    threshold = middle_threshold(model, tmp_path / "any", n=n, draws=1 + MAX_REDRAWS)
+    engine = make_engine(with_checker(model, tmp_path / "mine", threshold), seed=100)
+    response = call_engine(engine, make_request(n=n))
+    assert [image.seed for image in response.data] == [100, 101, 102, 103]
+    refused = [number for number, image in enumerate(response.data, 1) if image.failure]
+    assert 0 < len(refused) < n
+    for number, image in enumerate(response.data, 1):
+        alone = engine.with_options(seed=99 + number)
+        if number in refused:
+            with pytest.raises(ContentPolicyError) as caught:
+                image.read()
+            numbers = " and ".join(map(str, refused))
+            assert re.search(rf"refused images? {numbers} of {n}, ", caught.value.message)
+            with pytest.raises(ContentPolicyError):
+                alone.create_variation(make_request())
+        else:
+            assert image.read() == alone.create_variation(make_request()).data[0].read()
+    engine.close()

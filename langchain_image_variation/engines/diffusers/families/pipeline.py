@@ -17,6 +17,7 @@ from langchain_image_variation.engines.diffusers.families.family import Step
 from langchain_image_variation.engines.diffusers.models import INDEX_NAME
 from langchain_image_variation.engines.diffusers.weight_files import loaded_variant
 from langchain_image_variation.exceptions import EngineError
+from langchain_image_variation.numbers import check_whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,8 +145,10 @@ def choose_scheduler(pipeline: Any, scheduler: str) -> None:
     ):
         # DPM-Solver++ uses no predicted variance. With the model's variance_type, it would keep
         # three channels, as for pixels. Without it, the pipeline that gets a variance drops it.
+        # With the spacing "leading" of some models, it starts from less noise the more steps it
+        # takes. "linspace" always starts from the most.
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
-            pipeline.scheduler.config, variance_type=None
+            pipeline.scheduler.config, variance_type=None, timestep_spacing="linspace"
         )
 
 
@@ -159,10 +162,14 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
 
     The callbacks of pipelines differ, and some schedulers make passes without one. A hook of the
     denoiser sees every pass. It also ends the call within one pass when `step` raises an error.
+
+    Raises:
+        InvalidRequestError: If the model was distilled for fewer steps.
     """
     # Imported here because every command imports this module, and few draw.
     import numpy as np
 
+    _check_steps(pipeline.scheduler, arguments["num_inference_steps"])
     denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
     passes = 0
 
@@ -186,6 +193,21 @@ def call_pipeline(pipeline: Any, step: Step, **arguments: Any) -> Any:
         raise
     finally:
         hook.remove()
+
+
+def _check_steps(scheduler: Any, steps: int) -> None:
+    """Refuse more steps than the model was distilled for, which its scheduler cannot take."""
+    from diffusers import LCMScheduler, TCDScheduler
+
+    if isinstance(scheduler, LCMScheduler | TCDScheduler):
+        # Another scheduler that replaced one of these has this setting too, and ignores it.
+        check_whole_number(
+            "steps",
+            steps,
+            1,
+            scheduler.config.original_inference_steps,
+            hint="; this model was distilled for few steps",
+        )
 
 
 @contextmanager
