@@ -17,6 +17,10 @@ __all__ = ["use_request_file"]
 MAX_REQUEST_BYTES = 64 * 1024
 """The maximum length of a request, in bytes. It names the image, and does not contain it."""
 
+_MAX_UNREAD_BYTES = 4096
+"""Up to which length `create` looks for a request that nothing would read, in bytes. Parsing a
+larger file would take longer than the start of the program."""
+
 _FIELDS = ("image", "model", "n", "response_format", "size", "user")
 _FIELD_LIST = ", ".join(f'"{name}"' for name in _FIELDS)
 
@@ -83,16 +87,19 @@ def _read(path: str, arguments: argparse.Namespace) -> bytes:
             raise InvalidRequestError(
                 f"--request: the file {shown_path(path)!r} cannot be read: {reason}."
             ) from None
-    has_input = sys.stdin is not None and not sys.stdin.isatty()
-    data = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1) if has_input else b""
+    problem, data = "closed", b""
+    if sys.stdin is not None and sys.stdin.isatty():
+        problem = "a terminal"
+    elif sys.stdin is not None:
+        problem, data = "empty", sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     if data.strip():
         return data
     if arguments.request is None:
         parser: argparse.ArgumentParser = arguments.parser
         parser.error("the following arguments are required: PHOTO")
     raise InvalidRequestError(
-        "--request - reads YAML or JSON from standard input, which is "
-        f"{'empty' if has_input else 'a terminal'}. Pipe or redirect a file into it."
+        f"--request - reads YAML or JSON from standard input, which is {problem}. Pipe or redirect "
+        "a file into it."
     )
 
 
@@ -109,8 +116,9 @@ def _parse(data: bytes, path: str) -> dict[str, Any]:
         raise _invalid_request_error(path, f"it has more than {MAX_REQUEST_BYTES:,} bytes")
     try:
         request = yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise _invalid_request_error(path, "it is neither YAML nor JSON") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
+        # A tag that its value does not fit, such as `!!int x`, raises errors of any of these types.
+        raise _invalid_request_error(path, "it is not one document of YAML or JSON") from None
     if not isinstance(request, dict):
         raise _invalid_request_error(path, "it has no fields")
     return request
@@ -165,12 +173,13 @@ def _refuse_unread_request(photos: list[str]) -> None:
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         if not is_file or os.lseek(descriptor, 0, os.SEEK_CUR) != 0:
             return
-        data = os.pread(descriptor, MAX_REQUEST_BYTES + 1, 0)
+        data = os.pread(descriptor, _MAX_UNREAD_BYTES + 1, 0)
     except (OSError, ValueError):
         # It has no descriptor, or is closed.
         return
     try:
-        request = _parse(data, STREAM) if data.strip() else {}
+        is_small = len(data) <= _MAX_UNREAD_BYTES
+        request = _parse(data, STREAM) if is_small and data.strip() else {}
         if not request.keys() <= set(_FIELDS) or not request:
             return
     except InvalidRequestError:

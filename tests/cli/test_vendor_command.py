@@ -106,8 +106,8 @@ def test_a_request_on_standard_input(folder: Path, text: str) -> None:
     [
         ("", "the following arguments are required: PHOTO"),
         (" \n", "the following arguments are required: PHOTO"),
-        ("{", "it is neither YAML nor JSON"),
-        ("\x00", "it is neither YAML nor JSON"),
+        ("{", "it is not one document"),
+        ("\x00", "it is not one document"),
         ("a.png", "it has no fields"),
         ("[1]", "it has no fields"),
         (
@@ -127,7 +127,11 @@ def test_a_request_on_standard_input(folder: Path, text: str) -> None:
         ("image: a.png\nsize: 1x1", "must be one of 256x256, 512x512, 1024x1024, got '1x1'."),
         ("image: a.png\nresponse_format: url", '"response_format" of the request applies only to'),
         ("image: a.png\nresponse_format: url", "Add --json, or --format json"),
-        ("image: !!python/name:os.system a", "it is neither YAML nor JSON"),
+        ("image: !!python/name:os.system a", "it is not one document"),
+        ("n: !!int ''", "it is not one document"),
+        ("n: !!bool x", "it is not one document"),
+        ("n: !!timestamp x", "it is not one document"),
+        ("n: 1\n---\nn: 2", "it is not one document"),
         ("a" * 70_000, "it has more than 65,536 bytes"),
     ],
 )
@@ -199,7 +203,7 @@ def test_a_request_in_a_file(folder: Path) -> None:
     [
         (["a.png", "--request", "-"], "", "from standard input, which is empty. Pipe or redirect"),
         (["-", "--request", "-"], "n: 2", "Standard input cannot be both the request and an image"),
-        (["a.png", "--request", "-"], "n: [", "Standard input is not a request: it is neither"),
+        (["a.png", "--request", "-"], "n: [", "Standard input is not a request: it is not one"),
         (["--request", "n.yaml"], "", "The file 'n.yaml' is not a request: \"image\" must be the"),
         (["--request", "none.yaml"], "", "there is no file 'none.yaml'; check the path."),
         (["a.png", "--request", "."], "", "the file '.' cannot be read: Is a directory"),
