@@ -84,7 +84,8 @@ def run_in_threads(
     def join() -> None:
         end = monotonic() + stop_seconds
         for thread in threads:
-            thread.join(max(0.0, end - monotonic()))
+            if thread.is_alive():
+                thread.join(max(0.0, end - monotonic()))
 
     interrupt: KeyboardInterrupt | None = None
     try:
@@ -98,8 +99,9 @@ def run_in_threads(
                         name="image-variation-call",
                         daemon=True,
                     )
-                    thread.start()
+                    # Listed first, because an interrupt may come while it starts.
                     threads.append(thread)
+                    thread.start()
                 for _ in functions:
                     report(outcome_of(finished.get()))
             except KeyboardInterrupt as error:
