@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import inspect
+import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
@@ -106,12 +107,19 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionstart() -> None:
-    """Start without an event loop.
+    """Start without an event loop, and with signals that are not ignored.
 
     pytest-asyncio creates a loop before its first test, and the next `asyncio.run` drops it without
     closing it. The test that runs when it is garbage-collected would fail.
+
+    Some shells start background jobs with SIGINT ignored, and `nohup` ignores SIGHUP. The programs
+    that tests interrupt would inherit that, and wait forever.
     """
     asyncio.set_event_loop(None)
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 class _TestModule(pytest.Module):
