@@ -231,7 +231,11 @@ def test_an_unread_request_is_an_error(folder: Path, text: str) -> None:
     assert (read.returncode, len(read.stdout.splitlines())) == (0, 2)
 
 
-@pytest.mark.parametrize("text", ["", "a.png\nb.png\n", "prompt: a cat\n", "\0", "a: " * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a.png\nb.png\n", "prompt: a cat\n", "\0", "a: " * 50_000],
+    ids=["empty", "names", "other fields", "binary", "large"],
+)
 def test_another_file_as_standard_input_is_ignored(folder: Path, text: str) -> None:
     """If an image is named, a file without a request may be standard input."""
     result = run_create(folder, "a.png", input=text)
