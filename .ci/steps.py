@@ -129,7 +129,7 @@ def interfaces() -> None:
 
 @step
 def pythons() -> None:
-    """Other Pythons: oldest and newest run all tests, the rest the plain and batch tests."""
+    """Other Pythons: oldest and newest run all tests and mypy, the rest the plain tests."""
     for major, minor in SUPPORTED:
         if (major, minor) not in interpreters():
             note_unchecked(f"Python {major}.{minor}, which is not installed")
@@ -142,10 +142,9 @@ def pythons() -> None:
         pytest = (python, "-m", "pytest", "--quiet", *WORKERS)
         if version in (min(interpreters()), max(interpreters())):
             run(*pytest, "--all")
+            run(python.with_name("mypy"))
         else:
             run(*pytest)
-            run(*pytest, "-m", "slow", "tests/batch")
-        run(python.with_name("mypy"))
 
 
 @cache
