@@ -39,7 +39,7 @@ def test_the_limits_of_the_mcp_server_match_the_code() -> None:
         "largest seed": f"{MAX_SEED:,} |",
         "bytes of a request over HTTP": f"{DEFAULT_MAX_REQUEST_BODY_SIZE:,} |",
         "sessions over HTTP": f"{DEFAULT_MAX_SESSIONS:,}, which end after {idle} |",
-        "engine calls at once": f"{MAX_ENGINE_CALLS} |",
+        "calls at once of hosted engines, and of others": f"{MAX_ENGINE_CALLS} each |",
         "seconds for the head of a request over HTTP": f"{IDLE_SECONDS} |",
         "shortest token": f"{MIN_TOKEN_LENGTH} characters | `IMAGE_VARIATION_MCP_TOKEN`",
     }.items():
@@ -49,7 +49,7 @@ def test_the_limits_of_the_mcp_server_match_the_code() -> None:
         f"{MAX_BASE64:,} characters",
         f"{MAX_RESOURCE_BYTES // 2**20} MiB",
         f"newest {MAX_RESOURCES} results",
-        f"At most {MAX_ENGINE_CALLS} engine calls",
+        f"At most {MAX_ENGINE_CALLS} calls of hosted engines and {MAX_ENGINE_CALLS} of others",
         f"within {IDLE_SECONDS} seconds",
         f"at least {MIN_TOKEN_LENGTH} characters",
         f"http://{HOST}:8001{PATH}",

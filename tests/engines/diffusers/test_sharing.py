@@ -253,6 +253,7 @@ def test_offloaded_models_draw_the_same(tiny_model: MakeTinyModel, preset: str) 
     """A model whose components are offloaded draws the same images, and can be freed.
 
     Here, they are offloaded from the CPU to the CPU. accelerate cannot do that with single layers.
+    Where the weights lie in memory changes how sums are rounded, and so a pixel by one level.
     """
     import torch
     from PIL import Image
@@ -295,7 +296,8 @@ def test_offloaded_models_draw_the_same(tiny_model: MakeTinyModel, preset: str) 
         gc.collect()
         assert reference() is None
     assert len(drawings[0]) == 2
-    assert drawings[0] == drawings[1]
+    for kept, offloaded in zip(*drawings, strict=True):
+        assert max(abs(one - other) for one, other in zip(kept, offloaded, strict=True)) <= 1
 
 
 async def test_a_server_draws_for_all_requests(model: Path, tmp_path: Path) -> None:
