@@ -158,10 +158,7 @@ def _flow(
         response = yield _Step(
             partial(call_engine, call.engine, call.request, progress=progress),
             partial(
-                call_engine_async,
-                *(call.engine, call.request),
-                progress=progress,
-                executor=executor,
+                call_engine_async, call.engine, call.request, progress=progress, executor=executor
             ),
         )
     elif listener is not None:
