@@ -302,7 +302,7 @@ def test_no_turn_is_ever_lost(workers: int, queue: int, steps: list[tuple[str, s
     ],
 )
 def test_clients_are_told_apart_by_address(host: str | None, client: str) -> None:
-    """Clients are told apart by IPv4 address, or by the IPv6 network of a site."""
+    """An IPv4 address is one client, and so is the IPv6 network of a site."""
     address = None if host is None else (host, 1)
     assert client_of(Request({"type": "http", "client": address, "headers": []})) == client
 
